@@ -1,0 +1,59 @@
+# make sweep           set up, then search configurations of tiny-llama on this machine (no GPU needed)
+# make sweep MODEL=gpt-oss-120b [HARDWARE=b200 WORKLOAD=rag_8k_1k SLO=interactive BUDGET=20 STUDY=name ARGS='key=value']
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+MODEL ?= tiny-llama
+VENV := .venv/.installed
+OPENVINO := .venv-openvino/.installed
+OVERRIDES = model=$(MODEL) $(if $(HARDWARE),hardware=$(HARDWARE)) $(if $(WORKLOAD),workload=$(WORKLOAD)) \
+	$(if $(SLO),slo=$(SLO)) $(if $(BUDGET),search.budget_trials=$(BUDGET)) $(if $(STUDY),study=$(STUDY)) $(ARGS)
+
+.PHONY: help setup sweep plan show test check format lock clean
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+setup: $(VENV) $(OPENVINO)  ## both environments: ours, and the embedded engine's own
+
+$(VENV): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install -q --disable-pip-version-check -r requirements.lock
+	.venv/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(OPENVINO): requirements-openvino.lock
+	$(PYTHON) -m venv .venv-openvino
+	.venv-openvino/bin/pip install -q --disable-pip-version-check -r requirements-openvino.lock
+	touch $@
+
+.venv-openvino: $(OPENVINO)
+
+sweep: $(VENV) $(if $(filter tiny-llama,$(MODEL)),$(OPENVINO))  ## search configurations of MODEL, every trial measured
+	.venv/bin/tpw sweep $(OVERRIDES)
+
+plan: $(VENV)  ## what a sweep would do, and cost
+	.venv/bin/tpw plan $(OVERRIDES)
+
+show: $(VENV)  ## the results of the latest study, from its rows
+	.venv/bin/tpw show $(STUDY)
+
+test: setup  ## all tests
+	.venv/bin/pytest
+
+check: $(VENV)  ## format, lint, types, import layers
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: $(VENV)  ## format the code
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+lock:  ## resolve the locked versions anew (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		pyproject.toml --group dev -o requirements.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--group openvino-engine -o requirements-openvino.lock
+
+clean:  ## remove environments and caches, never results
+	rm -rf .venv .venv-openvino .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

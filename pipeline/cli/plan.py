@@ -1,0 +1,57 @@
+"""`tpw plan`: what a sweep would do: configs, exclusions by reason, expected hours and kWh. Starts nothing."""
+
+import os
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline.cli.host import prepare
+from pipeline.cli.table import config_text
+from pipeline.roofline.predict import predict
+from pipeline.space import build_space, engine_default
+from pipeline.study import EngineConfig, OperatingPoint, Study, canonical_json
+
+START_S = {"cpu": 2.5, "gpu": 150.0}
+"""An engine start: the embedded engine is ready in 1-2 s; vLLM on an H100 took 104-166 s."""
+
+
+def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choice or key=value")] = None) -> None:
+    """Say what a sweep would do, before it costs anything."""
+    console = Console(highlight=False, soft_wrap=True)
+    prepared = prepare(overrides or [])
+    study = prepared.study
+    space = build_space(study)
+    for note in prepared.notes:
+        console.print(note, style="yellow")
+    console.print(f"study {study.id}")
+    console.print(f"configs: {len(space.configs)} feasible, {space.num_excluded} excluded")
+    for reason, count in space.exclusions.most_common():
+        console.print(f"  {count:6d}  {reason}")
+    baseline = study.baseline or engine_default(study, space)
+    console.print(f"trial 0, the baseline: {config_text(canonical_json(baseline.requested()))}")
+    num_trials = min(study.search.budget_trials, len(space.configs) + 1)
+    if study.rig == "modelled":
+        console.print(f"{num_trials} trials, modelled: seconds, no energy")
+        return
+    point_s = study.plan.warmup_s + study.plan.window_s
+    trial_s = START_S[study.hardware.kind] + len(study.workload.concurrency) * point_s
+    hours = num_trials * trial_s / 3600
+    power_w = expected_power_w(study, baseline)
+    console.print(
+        f"{num_trials} trials x (start {START_S[study.hardware.kind]:g} s + {len(study.workload.concurrency)} loads x "
+        f"{point_s:g} s) = {hours:.2f} h; at {power_w:.0f} W while loaded: {hours * power_w / 1000:.3f} kWh"
+    )
+
+
+def expected_power_w(study: Study, config: EngineConfig) -> float:
+    """Mean power over the ladder: the roofline's for a GPU, the declared model at full load for a CPU."""
+    hardware = study.hardware
+    if hardware.kind == "cpu":
+        return (hardware.declared_idle_w or 0.0) + (hardware.declared_busy_w_per_core or 0.0) * (os.cpu_count() or 1)
+    found = [
+        predict(study.model, hardware, study.workload, config, OperatingPoint(concurrency=c))
+        for c in study.workload.concurrency
+    ]
+    watts = [item.power_w for item in found if not isinstance(item, str)]
+    return sum(watts) / len(watts) if watts else config.parallelism.num_gpus * (hardware.board_power_w or 0.0)

@@ -1,0 +1,58 @@
+"""`tpw show`: print the results of a study again, from its rows alone."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import TypeAdapter
+from rich.console import Console
+
+from pipeline.cli.table import failures, result_tables
+from pipeline.config import nearest
+from pipeline.errors import ConfigError
+from pipeline.store import Store
+from pipeline.study import Study
+
+
+def show(
+    study: Annotated[str | None, typer.Argument(help="study id; the latest if left out")] = None,
+    results_dir: Annotated[Path, typer.Option("--results", help="results folder")] = Path("results"),
+) -> None:
+    """Print the best configurations of a study from its rows.
+
+    Raises:
+        ConfigError: If there is no such study, or nothing in it yet.
+    """
+    store = Store(results_dir)
+    studies = store.studies()
+    if not studies:
+        raise ConfigError(f"--results={results_dir}: holds no study; run `make sweep` first, or name another folder")
+    if study is not None and study not in studies:
+        raise ConfigError(f"study {study!r}: unknown{nearest(study, studies)}; there are: {', '.join(studies)}")
+    study_id = study or max(studies, key=lambda name: store.study_dir(name).stat().st_mtime)
+    trials = store.trials(study_id)
+    if not trials:
+        raise ConfigError(f"study {study_id}: no trial is complete yet")
+    print_results(Console(), TypeAdapter(Study).validate_json(trials[-1].study_json), store)
+
+
+def print_results(console: Console, study: Study, store: Store) -> None:
+    """The tables, the failures and where the rows are."""
+    rows, trials = store.rows(study.id), store.trials(study.id)
+    tables = result_tables(rows, trials, study.slo)
+    for table in tables:
+        console.print()
+        console.print(table)
+    if not tables:
+        console.print("\nno valid row yet")
+    for line in failures(trials):
+        console.print(line, style="red", highlight=False, soft_wrap=True)
+    invalid = [row for row in rows if row.reasons]
+    for row in invalid:
+        text = f"row {row.row_id} c={row.concurrency} is {row.status}: {', '.join(row.reasons)}"
+        console.print(text, style="red", highlight=False)
+    console.print(
+        f"{len(rows)} rows of {len(trials)} trials: {store.study_dir(study.id)}/  (tpw show {study.id} prints this again)",
+        highlight=False,
+        soft_wrap=True,
+    )

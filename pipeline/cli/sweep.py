@@ -1,0 +1,81 @@
+"""`tpw sweep`: search engine configurations, measure every trial, show the best."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline.cli.display import LiveDisplay, PlainDisplay
+from pipeline.cli.host import Prepared, prepare
+from pipeline.cli.show import print_results
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="group=choice or key=value; groups are listed below")]
+Cfg = Annotated[str | None, typer.Option("--cfg", help="print the composed configuration (job) and stop")]
+
+
+def sweep(overrides: Overrides = None, cfg: Cfg = None) -> None:
+    """Search engine configurations; every trial is measured and its rows land in results/.
+
+    Raises:
+        Exit: With status 130 after Ctrl-C.
+    """
+    if cfg is not None:
+        print_conf(overrides or [], cfg)
+        return
+    import signal
+
+    from pipeline.rig.catalog import open_rig
+    from pipeline.store import Store
+    from pipeline.sweep import sweep as run
+
+    console = Console()
+    prepared = prepare(overrides or [])
+    study = prepared.study
+    store = Store(Path(study.results_dir))
+    store.check_writable(study.id)
+    rig = open_rig(study)
+    announce(console, prepared, rig.describe())
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # a polite kill ends like Ctrl-C: rows kept, engine stopped
+    display = (LiveDisplay if console.is_terminal else PlainDisplay)(console, study)
+    try:
+        with display:
+            run(study, rig, store, display)
+    except KeyboardInterrupt:
+        print_results(console, study, store)
+        console.print(f"\nstopped; {len(store.rows(study.id))} rows are kept. The same command resumes.")
+        raise typer.Exit(130) from None
+    print_results(console, study, store)
+
+
+def announce(console: Console, prepared: Prepared, lines: list[str]) -> None:
+    """Say what was decided and what will be measured."""
+    study = prepared.study
+    for note in prepared.notes:
+        console.print(
+            note, style="bold yellow" if study.rig == "modelled" else "yellow", highlight=False, soft_wrap=True
+        )
+    console.print(
+        f"study {study.id}: budget {study.search.budget_trials} trials, loads {list(study.workload.concurrency)}",
+        highlight=False,
+    )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_conf(overrides: list[str], what: str) -> None:
+    """Print the composed configuration as YAML.
+
+    Raises:
+        ConfigError: If anything but `job` is asked for.
+    """
+    import yaml
+
+    from pipeline.config import compose_conf
+    from pipeline.errors import ConfigError
+
+    if what != "job":
+        raise ConfigError(f"--cfg {what}: allowed: job")
+    print(yaml.safe_dump(compose_conf(overrides), sort_keys=False), end="")

@@ -1,0 +1,1 @@
+"""Serving engines: adapters, one process runner, the embedded engine."""

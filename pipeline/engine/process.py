@@ -1,0 +1,212 @@
+"""One engine as a running process: start it from what was rendered, wait until it generates, stop all of it."""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Self
+
+from pipeline.engine.protocol import Rendered
+from pipeline.errors import ConfigError, EngineError
+from pipeline.study import EngineSettings
+
+HERE = Path(__file__).parent
+LOG_TAIL_LINES = 40
+READY_POLL_S = 0.25
+READY_REQUEST_TIMEOUT_S = 300.0
+"""The first generation may compile kernels."""
+
+TERM_GRACE_S = 15.0
+"""Time between SIGTERM and SIGKILL; vLLM needs several seconds to end its engine core and free the GPU."""
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks the engine itself, whatever proxy the environment names."""
+
+
+class EngineProcess:
+    """A context manager: the engine runs inside, and nothing of it is left outside.
+
+    Attributes:
+        url: Base address of the server.
+        run_dir: The engine's folder: rendered files and `engine.log`.
+    """
+
+    def __init__(
+        self,
+        rendered: Rendered,
+        run_dir: Path,
+        settings: EngineSettings,
+        places: Mapping[str, str],
+        devices: Mapping[str, str],
+    ) -> None:
+        """Prepare; nothing runs before `__enter__`.
+
+        Args:
+            rendered: Files, argv and env with placeholders.
+            run_dir: Made if missing; files and log go there.
+            settings: Interpreter of the engine's own environment, address and port (None for any free one).
+            places: Values of the engine's own placeholders, e.g. {"model": "/models/x"}.
+            devices: Environment that pins the engine to the metered devices.
+        """
+        self.run_dir = run_dir
+        self._rendered = rendered
+        self._devices = devices
+        self._host = settings.host
+        self._port = settings.port if settings.port is not None else free_port(settings.host)
+        self.url = f"http://{self._host}:{self._port}"
+        python = find_python(settings.python)
+        self._places = {
+            "python": python, "bin": str(Path(python).parent), "dir": str(run_dir.resolve()), "host": self._host,
+            "port": str(self._port), "embedded": str(HERE / "embedded"), "side": str(HERE / "side"), **places,
+        }  # fmt: skip
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._log: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Write the files and start the engine.
+
+        Raises:
+            ConfigError: If a given port is taken.
+        """
+        check_port_free(self._host, self._port)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        for name, content in self._rendered.files.items():
+            (self.run_dir / name).write_text(self._fill(content), encoding="utf-8")
+        argv = [self._fill(part) for part in self._rendered.argv]
+        env = os.environ | {key: self._fill(value) for key, value in self._rendered.env.items()}
+        env |= self._devices
+        self._log = (self.run_dir / "engine.log").open("wb")
+        # -E: variables that are meant for the engine's Python must not break the guard's
+        command = [sys.executable, "-EP", str(HERE / "guard.py"), str(TERM_GRACE_S), *argv]
+        self._guard = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT, env=env, start_new_session=True
+        )
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """End the engine and everything it started."""
+        if self._guard is not None and self._guard.stdin is not None:
+            self._guard.stdin.close()
+            self._guard.wait()
+        if self._log is not None:
+            self._log.close()
+
+    def check_alive(self) -> None:
+        """Notice a dead engine.
+
+        Raises:
+            EngineError: If it has ended; carries its last log lines.
+        """
+        status = self._guard.poll() if self._guard is not None else None
+        if status is not None:
+            raise EngineError(f"the engine ended with status {status}", self.log_tail())
+
+    def wait_ready(self, body: Mapping[str, object], timeout_s: float) -> None:
+        """Wait until the engine has really generated.
+
+        Args:
+            body: A small /v1/completions request.
+            timeout_s: Patience.
+
+        Raises:
+            EngineError: If the engine ends first, refuses the request, or answers it with anything but a completion.
+            TimeoutError: If it does not generate in time; says how it answered last.
+        """
+        deadline = time.monotonic() + timeout_s
+        request = urllib.request.Request(  # noqa: S310  # always http to our own engine
+            f"{self.url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        last = "no answer"
+        while (left_s := deadline - time.monotonic()) > 0:
+            self.check_alive()
+            try:
+                with _DIRECT.open(request, timeout=min(left_s, READY_REQUEST_TIMEOUT_S)) as answer:
+                    text = answer.read()
+            except urllib.error.HTTPError as error:
+                last = f"HTTP {error.code} {error.read(300).decode(errors='replace')}"
+                if error.code < 500 and error.code not in {404, 429}:
+                    raise EngineError(f"the engine refuses a plain request: {last}", self.log_tail()) from error
+            except (OSError, http.client.HTTPException):  # URLError and TimeoutError are OSErrors
+                pass  # not listening yet
+            else:
+                if _is_completion(text):
+                    return
+                shown = text[:300].decode(errors="replace")
+                raise EngineError(f"the engine's answer is no completion: {shown}", self.log_tail())
+            time.sleep(READY_POLL_S)
+        raise TimeoutError(f"last answer: {last}")
+
+    def log_lines(self) -> list[str]:
+        """Everything the engine has printed."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.run_dir / "engine.log").read_text(errors="replace").splitlines()
+        return []
+
+    def log_tail(self) -> tuple[str, ...]:
+        """The engine's last log lines, oldest first."""
+        return tuple(self.log_lines()[-LOG_TAIL_LINES:])
+
+    def _fill(self, text: str) -> str:
+        for name, value in self._places.items():
+            text = text.replace("{" + name + "}", value)
+        return text
+
+
+def _is_completion(text: bytes) -> bool:
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(answer, dict) and bool(answer.get("choices"))
+
+
+def find_python(python: str) -> str:
+    """Absolute path of an interpreter given by path or by name; as given where there is none.
+
+    A symbolic link is kept: it is what makes an environment.
+    """
+    found = shutil.which(python)
+    return os.path.abspath(found) if found else python  # noqa: PTH100  # Path.resolve would leave the environment
+
+
+def free_port(host: str) -> int:
+    """A port that is free at this moment.
+
+    Raises:
+        ConfigError: If the address is not ours.
+    """
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            raise ConfigError(
+                f"engine.host={host}: cannot listen there ({error.strerror}); set an address of this machine, "
+                "such as 127.0.0.1"
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def check_port_free(host: str, port: int) -> None:
+    """Make sure that nobody listens on a port.
+
+    Raises:
+        ConfigError: If it is taken, or the address is not ours.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"engine.port={port}: cannot listen on {host}:{port} ({error.strerror}); stop what does, or leave "
+                "engine.port=null for any free port; engine.host must be an address of this machine"
+            ) from error

@@ -1,0 +1,80 @@
+"""What an engine adapter promises. Every engine is an OpenAI-compatible streaming server in its own process
+and its own Python environment; `process.py` starts, watches and stops it, so an adapter only knows names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.record import TrialStatus
+from pipeline.study import EngineConfig, Study, content_hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """Everything that defines one engine start, as text with placeholders.
+
+    Attributes:
+        files: File name to content, written into the engine folder before the start.
+        argv: Command line. `{dir}` stands for the engine folder, `{host}` and `{port}` for the address.
+        env: Environment variables added to ours; the same placeholders.
+        weights_init: How random weights are drawn; None for a checkpoint.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    argv: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    weights_init: str | None = None
+
+    @property
+    def rendered_hash(self) -> str:
+        """Hash of files, argv and env; the same wherever and on whichever port the engine is started."""
+        return content_hash([self.files, self.argv, self.env])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Availability:
+    """Whether the configured runtime has the engine: its version, or why not and what to do."""
+
+    version: str | None = None
+    why_not: str | None = None
+
+
+class Engine(Protocol):
+    """One kind of serving engine. Stateless."""
+
+    name: str
+    knobs: frozenset[str]
+    """Names allowed under engine.knobs."""
+
+    def availability(self, study: Study) -> Availability:
+        """Ask the configured runtime (not our environment) for the engine and its version."""
+        ...
+
+    def render(self, config: EngineConfig, study: Study) -> Rendered:
+        """Turn a config into files, argv and environment. Pure: same input, same bytes.
+
+        Raises:
+            ConfigError: If the config asks for what this engine cannot do, or weights are missing.
+        """
+        ...
+
+    def places(self, config: EngineConfig, study: Study) -> dict[str, str]:
+        """Values of this engine's own placeholders (e.g. "model": the model's path), prepared on disk where needed.
+
+        Raises:
+            ConfigError: If weights are missing; the message names the ways out.
+            EngineError: If they cannot be prepared.
+        """
+        ...
+
+    def ready_request(self, study: Study) -> dict[str, object]:
+        """A small /v1/completions request body whose answer proves that the engine generates."""
+        ...
+
+    def failure(self, log_lines: Sequence[str]) -> TrialStatus:
+        """Say from its log how an engine that died, died: out_of_memory or start_failed."""
+        ...
+
+    def effective_config(self, log_lines: Sequence[str]) -> dict[str, str]:
+        """What the engine's log says it resolved; empty when it says nothing."""
+        ...

@@ -1,0 +1,1 @@
+"""The load: one seeded request sequence and the streaming client."""

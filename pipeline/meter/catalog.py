@@ -1,0 +1,103 @@
+"""Every meter by its name, and the one that a study asks for."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError, MeterError
+from pipeline.meter.declared import DeclaredMeter
+from pipeline.meter.nvml import NvmlMeter
+from pipeline.meter.protocol import Meter
+from pipeline.meter.rapl import POWERCAP_ROOT, RaplMeter
+from pipeline.meter.visible_gpus import visible_gpus
+from pipeline.study import Hardware, Study
+
+
+def open_meter(
+    study: Study,
+    num_gpus: int,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    nvml: Any = None,
+    powercap_root: Path = POWERCAP_ROOT,
+) -> Meter:
+    """The meter of one deployment; `with` starts it.
+
+    Args:
+        study: Says which meter (`auto`: nvml on a GPU, declared on a CPU) and which hardware it must find.
+        num_gpus: GPUs that the deployment reserves; they are the first ones visible. Ignored on a CPU.
+        environ: Environment variables; CUDA_VISIBLE_DEVICES says which GPUs are visible.
+        nvml: Module with the interface of pynvml; None imports it.
+        powercap_root: Where RAPL counters are.
+
+    Raises:
+        ConfigError: If the meter does not cover the hardware, lacks a parameter, or the GPUs are not the study's.
+        MeterError: If the meter cannot be read on this machine.
+    """
+    hardware = study.hardware
+    name = study.meter
+    if name == "auto":
+        name = "nvml" if hardware.kind == "gpu" else "declared"
+    if (name == "nvml") != (hardware.kind == "gpu"):
+        allowed = "nvml" if hardware.kind == "gpu" else "rapl or declared"
+        raise ConfigError(f"meter={name} does not meter hardware={hardware.name}; use meter={allowed}")
+    meters: dict[str, Callable[[], Meter]] = {
+        "nvml": lambda: _nvml(hardware, num_gpus, environ, nvml),
+        "rapl": lambda: RaplMeter(powercap_root),
+        "declared": lambda: _declared(hardware),
+    }
+    return meters[name]()
+
+
+def _nvml(hardware: Hardware, num_gpus: int, environ: Mapping[str, str], nvml: Any) -> Meter:
+    """The meter of the first GPUs visible.
+
+    Raises:
+        ConfigError: If there are too few, or one is not what the study says.
+        MeterError: If there are none.
+    """
+    gpus = visible_gpus(nvml, environ)
+    limit = environ.get("CUDA_VISIBLE_DEVICES")
+    seen = "no NVIDIA driver or GPU found" if limit is None else f"CUDA_VISIBLE_DEVICES={limit}"
+    if not gpus:
+        raise MeterError(
+            f"hardware={hardware.name}: no GPU is visible here ({seen}); "
+            "install the driver, start the container with its GPUs, or use hardware=cpu"
+        )
+    if num_gpus > len(gpus):
+        raise ConfigError(
+            f"hardware={hardware.name}: the deployment needs {num_gpus} GPUs, {len(gpus)} visible"
+            f"{'' if limit is None else f' (CUDA_VISIBLE_DEVICES={limit})'}; lower parallelism.tp or parallelism.pp"
+        )
+    if hardware.nvml_name is None:
+        raise ConfigError(
+            f"hardware={hardware.name}: nvml_name is not set, so the GPUs cannot be checked; "
+            f"set hardware.nvml_name to a part of {gpus[0].name!r} if that is the one"
+        )
+    # Whole words: "H200" is not a GH200.
+    wanted = re.compile(rf"\b{re.escape(hardware.nvml_name)}\b")
+    reserved = gpus[:num_gpus]
+    for gpu in reserved:
+        if not wanted.search(gpu.name):
+            raise ConfigError(
+                f"hardware={hardware.name} is a {hardware.nvml_name}, but this machine has {gpu.name} "
+                f"(GPU {gpu.index}); use the hardware=... of that GPU, or CUDA_VISIBLE_DEVICES to choose another"
+            )
+    return NvmlMeter([gpu.uuid for gpu in reserved], nvml)
+
+
+def _declared(hardware: Hardware) -> Meter:
+    """The declared model of the study's CPU.
+
+    Raises:
+        ConfigError: If a parameter is not set.
+    """
+    idle_w, busy_w_per_core = hardware.declared_idle_w, hardware.declared_busy_w_per_core
+    if idle_w is None or busy_w_per_core is None:
+        raise ConfigError(
+            f"meter=declared: hardware={hardware.name} sets declared_idle_w={idle_w} and "
+            f"declared_busy_w_per_core={busy_w_per_core}; set both (watts), or use meter=rapl"
+        )
+    return DeclaredMeter(idle_w, busy_w_per_core)

@@ -1,0 +1,110 @@
+"""What a meter promises: cumulative joules per device with the time of each tick, on the monotonic clock.
+
+A meter samples in the background from `__enter__` to `__exit__`. It never invents a value: a device that
+stops answering stops ticking and `faults` says why; a counter that goes backwards is a fault too.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol, Self
+
+from pipeline.record import Boundary, Evidence, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyTick:
+    """A cumulative energy reading at the moment it changed.
+
+    Attributes:
+        t_ns: Monotonic clock (`time.monotonic_ns`), nanoseconds.
+        energy_j: Joules since some fixed origin; never decreases.
+    """
+
+    t_ns: int
+    energy_j: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerSample:
+    """Instantaneous state of one device; None where the device does not answer.
+
+    Attributes:
+        t_ns: Monotonic clock, nanoseconds.
+        power_w: Instantaneous board power.
+        power_average_w: The driver's trailing one-second average.
+        temperature_c: GPU temperature.
+        sm_clock_mhz: SM clock.
+    """
+
+    t_ns: int
+    power_w: float | None = None
+    power_average_w: float | None = None
+    temperature_c: float | None = None
+    sm_clock_mhz: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceReading:
+    """What has been read of one device so far, in order of time.
+
+    Attributes:
+        ticks: Energy readings, one per change of the counter.
+        samples: Power samples; empty where the meter has no second reading.
+        throttle_ns: (t_ns, cumulative ns held back for heat or power brake).
+        power_cap_ns: (t_ns, cumulative ns held back by the power limit).
+        power_limit_w: Enforced power limit.
+    """
+
+    ticks: list[EnergyTick] = field(default_factory=list)
+    samples: list[PowerSample] = field(default_factory=list)
+    throttle_ns: list[tuple[int, int]] = field(default_factory=list)
+    power_cap_ns: list[tuple[int, int]] = field(default_factory=list)
+    power_limit_w: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterInfo:
+    """What this meter is.
+
+    Attributes:
+        name: As chosen by `meter=`.
+        description: One line for the user, with every declared parameter.
+        boundary: What the joules cover.
+        evidence: `measured` for a device's sensor, `estimated` for a declared model, `simulated` for a fake.
+        devices: UUIDs, in the order of the deployment's devices.
+        device_name: Common name of the devices, or None.
+        driver_version: Driver behind the sensor, or None.
+    """
+
+    name: str
+    description: str
+    boundary: Boundary
+    evidence: Evidence
+    devices: tuple[str, ...]
+    device_name: str | None = None
+    driver_version: str | None = None
+
+
+class Meter(Protocol):
+    """Cumulative energy of a fixed set of devices."""
+
+    info: MeterInfo
+
+    def __enter__(self) -> Self:
+        """Start sampling.
+
+        Raises:
+            MeterError: If the first reading fails.
+        """
+        ...
+
+    def __exit__(self, *exc: object) -> None:
+        """Stop sampling; no thread or handle is left."""
+        ...
+
+    def reading(self) -> dict[str, DeviceReading]:
+        """A consistent copy of everything read so far, by device UUID. Non-blocking."""
+        ...
+
+    def faults(self) -> tuple[Reason, ...]:
+        """What went wrong since the start, e.g. counter_reset, no_energy; empty when nothing did."""
+        ...

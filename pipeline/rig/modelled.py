@@ -1,0 +1,97 @@
+"""The rig without hardware: every row is what the roofline predicts. Nothing is started, nothing is measured."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from pipeline.errors import ConfigError
+from pipeline.record import Boundary, Evidence, Row, RowStatus, TrialStatus
+from pipeline.rig.protocol import Report, Start, TrialError
+from pipeline.rig.rows import identity
+from pipeline.roofline.constants import CALIBRATION_ID
+from pipeline.roofline.predict import Prediction, predict
+from pipeline.store import new_id
+from pipeline.study import EngineConfig, OperatingPoint, Study
+
+
+class ModelledRig:
+    """Predicts; satisfies the Rig protocol."""
+
+    def __init__(self, study: Study) -> None:
+        """Remember the study.
+
+        Raises:
+            ConfigError: If there is no model of this hardware.
+        """
+        if study.hardware.kind != "gpu":
+            raise ConfigError(
+                f"rig=modelled: there is no model of hardware={study.hardware.name}; name a GPU, e.g. hardware=b200"
+            )
+        self._study = study
+
+    def describe(self) -> list[str]:
+        """What the rows will be."""
+        return [
+            f"rig: modelled by roofline {CALIBRATION_ID} of {self._study.hardware.name}; nothing is started or measured"
+        ]
+
+    @contextmanager
+    def start(self, config: EngineConfig, trial_id: str, report: Report) -> Iterator["ModelledSession"]:
+        """Check that the config fits at the lightest load.
+
+        Raises:
+            TrialError: If the roofline says that it does not.
+        """
+        report("predicting")
+        session = ModelledSession(self._study, config, trial_id)
+        session.predict(OperatingPoint(concurrency=min(self._study.workload.concurrency)))
+        yield session
+
+
+class ModelledSession:
+    """One config; satisfies the Session protocol."""
+
+    def __init__(self, study: Study, config: EngineConfig, trial_id: str) -> None:
+        """Remember what to predict."""
+        self._study = study
+        self._config = config
+        self._trial_id = trial_id
+        self.start = Start(rendered_hash=config.config_hash, evidence=Evidence.MODELLED)
+
+    def predict(self, point: OperatingPoint) -> Prediction:
+        """The roofline's answer.
+
+        Raises:
+            TrialError: If the config does not fit.
+        """
+        study = self._study
+        found = predict(study.model, study.hardware, study.workload, self._config, point)
+        if isinstance(found, str):
+            raise TrialError(TrialStatus.OUT_OF_MEMORY, found)
+        return found
+
+    def measure(self, point: OperatingPoint, report: Report) -> Row:
+        """Predict one operating point."""
+        report(f"predicting, concurrency {point.concurrency}")
+        found = self.predict(point)
+        return Row(
+            **identity(self._study, self._config, point, self._trial_id),
+            row_id=new_id(),
+            rendered_hash=self.start.rendered_hash,
+            status=RowStatus.OK,
+            evidence=Evidence.MODELLED,
+            throughput_evidence=Evidence.MODELLED,
+            energy_evidence=Evidence.MODELLED,
+            boundary=Boundary.GPU,
+            started_utc=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            power_w=found.power_w,
+            output_tokens_per_joule=found.output_tokens_per_joule,
+            total_tokens_per_joule=found.total_tokens_per_s / found.power_w,
+            output_tokens_per_s=found.output_tokens_per_s,
+            output_tokens_per_s_per_user=1 / found.tpot_s,
+            ttft_p50_s=found.ttft_s,
+            tpot_p50_s=found.tpot_s,
+            ttft_p99_s=found.ttft_s,
+            tpot_p99_s=found.tpot_s,
+            calibration_id=CALIBRATION_ID,
+        )

@@ -1,0 +1,81 @@
+"""What a trial measures with. Rig hides the two ways to get rows: served (engine, load, meter), modelled (roofline)."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.errors import PipelineError
+from pipeline.record import Evidence, Row, TrialStatus
+from pipeline.study import EngineConfig, OperatingPoint
+
+Report = Callable[[str], None]
+"""Told each phase in a few words, for the display."""
+
+
+class TrialError(PipelineError):
+    """A config could not be started or measured: a result about that config, not a crash.
+
+    Attributes:
+        status: How the trial ends.
+        log_tail: The engine's last log lines.
+    """
+
+    def __init__(self, status: TrialStatus, message: str, log_tail: tuple[str, ...] = ()) -> None:
+        """Keep status, message and log."""
+        super().__init__(message)
+        self.status = status
+        self.log_tail = log_tail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What is known of one engine start; None where it does not apply or was not seen.
+
+    Attributes:
+        start_s: Process start to first generated token.
+        start_energy_j: Energy within the boundary over that time.
+        rendered_hash: Hash of files, argv and env.
+        argv: Command line, placeholders unfilled.
+        effective: What the engine reports it resolved.
+        engine_version: As the engine's runtime reports it.
+        evidence: Evidence of the rows to come.
+    """
+
+    rendered_hash: str
+    evidence: Evidence
+    argv: tuple[str, ...] = ()
+    effective: dict[str, str] = field(default_factory=dict)
+    engine_version: str | None = None
+    start_s: float | None = None
+    start_energy_j: float | None = None
+
+
+class Session(Protocol):
+    """A config that is up and can be put under load."""
+
+    start: Start
+
+    def measure(self, point: OperatingPoint, report: Report) -> Row:
+        """Measure one operating point; the row's evidence is already stored.
+
+        Raises:
+            TrialError: If the engine dies, hangs, or fails every request.
+        """
+        ...
+
+
+class Rig(Protocol):
+    """Starts configs. `describe` is for the user: what will be measured, how, and what will not."""
+
+    def describe(self) -> list[str]:
+        """A few lines: engine and version, meter with its parameters, boundary, evidence."""
+        ...
+
+    def start(self, config: EngineConfig, trial_id: str, report: Report) -> AbstractContextManager[Session]:
+        """Start a config; leaving the context stops it entirely.
+
+        Raises:
+            TrialError: On entering, if it does not start.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Proposals: baseline, prior, sampler over stored trials."""

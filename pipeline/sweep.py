@@ -1,0 +1,75 @@
+"""The loop: ask for a config, measure it, store what came of it, tell the search."""
+
+from typing import Protocol
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.config import held
+from pipeline.errors import ConfigError, StoreError
+from pipeline.record import Trial
+from pipeline.rig.protocol import Rig
+from pipeline.search.prior import rank
+from pipeline.search.search import Proposal, Search
+from pipeline.space import build_space
+from pipeline.store import Store
+from pipeline.study import Study
+from pipeline.trial import Progress, adopt_orphans, run_trial
+
+
+class SweepProgress(Progress, Protocol):
+    """Told what happens in a sweep; shows it or not."""
+
+    def trial_began(self, number: int, num_done: int, proposal: Proposal) -> None:
+        """A config is about to be started; so many have had their trial."""
+        ...
+
+    def trial_ended(self, trial: Trial) -> None:
+        """A trial was stored."""
+        ...
+
+
+def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None:
+    """Measure configs until the budget or the space is used up; resumes from whatever is stored.
+
+    Raises:
+        StoreError: If the study is being run by another process, or its files cannot be read or written.
+        ConfigError: If no config is feasible, or the study of this name holds something else fixed.
+        KeyboardInterrupt: After the open trial was stored.
+    """
+    space = build_space(study)
+    with store.lock(study.id):
+        _check_same(study, store)
+        adopt_orphans(study, store)
+        trials = store.trials(study.id)
+        search = Search(study, space, trials, store.rows(study.id), rank(study, space.configs))
+        for number, proposal in enumerate(search.proposals(), start=len(trials)):
+            progress.trial_began(number, search.num_done, proposal)
+            trial = run_trial(
+                study, rig, store, proposal.config, number=number, proposed_by=proposal.proposed_by,
+                earlier_rows=proposal.earlier_rows, progress=progress,
+            )  # fmt: skip
+            rows = [row for row in store.rows(study.id) if row.config_hash == trial.config_hash]
+            search.tell(trial, rows)
+            progress.trial_ended(trial)
+
+
+def _check_same(study: Study, store: Store) -> None:
+    """Refuse to put rows that cannot be compared into one study, which a name chosen by the user allows.
+
+    Raises:
+        ConfigError: If the stored trials hold something else fixed.
+        StoreError: If what they held fixed cannot be read.
+    """
+    for trial in store.trials(study.id):
+        try:
+            stored = held(TypeAdapter(Study).validate_json(trial.study_json))
+        except ValidationError as error:
+            raise StoreError(
+                f"study {study.id} was made by version {trial.tool_version}, whose settings this version cannot read; "
+                "choose another name with STUDY="
+            ) from error
+        for key, value in held(study).items():
+            if stored[key] != value:
+                raise ConfigError(
+                    f"{key}={value}: study {study.id} has rows of {key}={stored[key]}; choose another name with STUDY="
+                )

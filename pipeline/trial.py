@@ -1,0 +1,161 @@
+"""One config: start it once, climb the ladder of loads, store every row as its window closes, then the trial.
+
+A config that fails is a record, not a crash. Whatever happens inside, the engine is stopped and the trial is
+written; Ctrl-C is passed on after that.
+"""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from pydantic import TypeAdapter
+
+from pipeline import __version__
+from pipeline.record import Row, Trial, TrialStatus
+from pipeline.rig.protocol import Rig, Start, TrialError
+from pipeline.score import meets, score, usable
+from pipeline.store import Store, new_id
+from pipeline.study import EngineConfig, OperatingPoint, Study, canonical_json, content_hash
+
+
+class Progress(Protocol):
+    """Told what happens in a trial; shows it or not."""
+
+    def phase(self, text: str) -> None:
+        """A new phase began."""
+        ...
+
+    def row(self, row: Row) -> None:
+        """A row was stored."""
+        ...
+
+
+def run_trial(
+    study: Study,
+    rig: Rig,
+    store: Store,
+    config: EngineConfig,
+    *,
+    number: int,
+    proposed_by: str,
+    earlier_rows: Sequence[Row],
+    progress: Progress,
+) -> Trial:
+    """Measure one config and store what came of it.
+
+    Args:
+        study: What is held fixed.
+        rig: How rows are got.
+        store: Where they go.
+        config: What to measure.
+        number: Position in the study.
+        proposed_by: baseline, prior, or the sampler's name.
+        earlier_rows: Usable rows of this config from a start that was interrupted; their loads are not repeated.
+        progress: Told each phase and row.
+
+    Returns:
+        The trial as stored.
+
+    Raises:
+        KeyboardInterrupt: After the trial was stored as interrupted.
+        ConfigError: If the engine cannot render the config at all.
+    """
+    trial_id, began, began_utc = new_id(), time.monotonic(), _now_utc()
+    rows = list(earlier_rows)
+    start: Start | None = None
+    outcome: dict[str, Any] = {"status": TrialStatus.INTERRUPTED, "reasons": ("stopped before it was complete",)}
+    try:
+        with rig.start(config, trial_id, progress.phase) as session:
+            start = session.start
+            for concurrency in study.workload.concurrency:
+                here = [row for row in usable(earlier_rows) if row.concurrency == concurrency]
+                if not here:
+                    row = session.measure(OperatingPoint(concurrency=concurrency), progress.phase)
+                    store.append(row)
+                    rows.append(row)
+                    progress.row(row)
+                    here = usable([row])
+                if here and not any(meets(row, study.slo) for row in here):
+                    break  # a higher load only makes users wait longer
+        outcome = {"status": TrialStatus.OK, "reasons": ()}
+    except TrialError as failure:
+        outcome = {"status": failure.status, "reasons": (str(failure),), "log_tail": failure.log_tail}
+    finally:
+        trial = Trial(
+            trial_id=trial_id,
+            study_id=study.id,
+            number=number,
+            config_hash=config.config_hash,
+            config_json=canonical_json(config.requested()),
+            proposed_by=proposed_by,
+            engine=config.engine,
+            num_rows=len(rows) - len(earlier_rows),
+            score=score(rows, study.slo),
+            slo=study.slo.name,
+            started_utc=began_utc,
+            total_s=time.monotonic() - began,
+            tool_version=__version__,
+            study_json=study_json(study),
+            evidence=rows[-1].evidence if rows else None,
+            **_start_columns(start),
+            **outcome,
+        )
+        store.append(trial)
+    return trial
+
+
+def adopt_orphans(study: Study, store: Store) -> None:
+    """Give rows whose trial never finished (the process was killed) a trial record that says so."""
+    trials, orphans = store.trials(study.id), dict[str, list[Row]]()
+    known = {trial.trial_id for trial in trials}
+    for row in store.rows(study.id):
+        if row.trial_id not in known:
+            orphans.setdefault(row.trial_id, []).append(row)
+    for number, (trial_id, rows) in enumerate(orphans.items(), start=len(trials)):
+        last = rows[-1]
+        store.append(
+            Trial(
+                trial_id=trial_id,
+                study_id=study.id,
+                number=number,
+                status=TrialStatus.INTERRUPTED,
+                reasons=("the sweep was killed",),
+                config_hash=last.config_hash,
+                config_json=last.config_json,
+                proposed_by="unknown",
+                rendered_hash=last.rendered_hash,
+                engine=last.engine,
+                engine_version=last.engine_version,
+                evidence=last.evidence,
+                num_rows=len(rows),
+                slo=study.slo.name,
+                started_utc=rows[0].started_utc,
+                total_s=sum(row.window_s or 0.0 for row in rows),
+                tool_version=last.tool_version,
+                study_json=study_json(study),
+            )
+        )
+
+
+def study_json(study: Study) -> str:
+    """The whole study as canonical JSON."""
+    return canonical_json(TypeAdapter(Study).dump_python(study, mode="json"))
+
+
+def _start_columns(start: Start | None) -> dict[str, Any]:
+    if start is None:
+        return {}
+    return {
+        "rendered_hash": start.rendered_hash,
+        "effective_hash": content_hash(start.effective) if start.effective else None,
+        "effective_json": canonical_json(start.effective) if start.effective else None,
+        "argv_json": canonical_json(start.argv) if start.argv else None,
+        "engine_version": start.engine_version,
+        "start_s": start.start_s,
+        "start_energy_j": start.start_energy_j,
+    }
+
+
+def _now_utc() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,196 @@
+# ruff: noqa: N802  # the names are NVML's
+"""The one stand-in for the module `pynvml`: its names, error classes and structs, counters driven by a power curve.
+
+`nvmlDeviceGetTotalEnergyConsumption` moves in ticks of `tick_s`, as a data-centre GPU's counter does. Faults are
+attributes of a FakeGpu; they may be set while a meter runs. Times are seconds since the FakeNvml was made.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml
+
+UINT = pynvml.NVML_VALUE_TYPE_UNSIGNED_INT
+ULONGLONG = pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
+
+
+@dataclass(eq=False, kw_only=True)
+class FakeGpu:
+    """One GPU: its power curve, and what is wrong with it.
+
+    `before_read` runs in the caller's thread before the energy counter answers: sleep or wait in it for latency.
+    `field_status` is the nvmlReturn of a field; `throttled_share` and `power_capped_share` are of all time.
+    """
+
+    uuid: str = "GPU-00000000-aaaa-bbbb-cccc-000000000000"
+    name: str = "NVIDIA H100 80GB HBM3"
+    memory_bytes: int | None = 80 * 2**30
+    power_w: Callable[[float], float] = lambda t_s: 300.0
+    tick_s: float = 0.1
+    energy_at_start_mj: int = 5_000_000
+    power_limit_w: float = 700.0
+    temperature_c: int = 45
+    sm_clock_mhz: int = 1980
+    throttled_share: float = 0.0
+    power_capped_share: float = 0.0
+    mig: bool | None = False
+    has_energy: bool = True
+    has_temperature_v: bool = True
+    field_status: dict[int, int] = field(default_factory=dict)
+    lost_at_s: float = math.inf
+    reset_at_s: float = math.inf
+    before_read: Callable[[], None] = lambda: None
+    _ticks_mj: list[float] = field(default_factory=lambda: [0.0])
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def counter_mj(self, now_s: float) -> int:
+        """What the energy counter shows: energy up to the last tick, from 0 again after a reset."""
+        used = self._used_mj(math.floor(now_s / self.tick_s))
+        if now_s < self.reset_at_s:
+            return self.energy_at_start_mj + round(used)
+        return round(used - self._used_mj(math.floor(self.reset_at_s / self.tick_s)))
+
+    def _used_mj(self, num_ticks: int) -> float:
+        with self._lock:
+            while len(self._ticks_mj) <= num_ticks:
+                middle_s = (len(self._ticks_mj) - 0.5) * self.tick_s
+                self._ticks_mj.append(self._ticks_mj[-1] + 1e3 * self.power_w(middle_s) * self.tick_s)
+            return self._ticks_mj[num_ticks]
+
+    def fields(self, now_s: float) -> dict[int, tuple[int, int]]:
+        """Value type and value of every field that this GPU has."""
+        last_second = [self.power_w(max(0.0, now_s - ago / 10)) for ago in range(10)]
+        return {
+            pynvml.NVML_FI_DEV_POWER_INSTANT: (UINT, round(1e3 * self.power_w(now_s))),
+            pynvml.NVML_FI_DEV_POWER_AVERAGE: (UINT, round(1e3 * sum(last_second) / len(last_second))),
+            pynvml.NVML_FI_DEV_PERF_POLICY_POWER: (ULONGLONG, round(1e9 * self.power_capped_share * now_s)),
+            pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN: (
+                ULONGLONG,
+                round(1e9 * self.throttled_share * now_s),
+            ),
+            pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN: (ULONGLONG, 2**40),
+            pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN: (ULONGLONG, 11),
+        }
+
+
+class FakeNvml:
+    """Stands in for the module. `init_error` is the code with which nvmlInit fails."""
+
+    def __init__(self, *gpus: FakeGpu, init_error: int | None = None) -> None:
+        self.gpus = gpus
+        self.init_error = init_error
+        self.init_count = 0
+        self._start_ns = time.monotonic_ns()
+
+    def now_s(self) -> float:
+        """Seconds since this fake was made."""
+        return (time.monotonic_ns() - self._start_ns) / 1e9
+
+    def __getattr__(self, name: str) -> Any:
+        """Constants and error classes are the real ones."""
+        if name.startswith("NVML"):
+            return getattr(pynvml, name)
+        raise AttributeError(name)
+
+    def nvmlInit(self) -> None:
+        if self.init_error is not None:
+            raise pynvml.NVMLError(self.init_error)
+        self.init_count += 1
+
+    def nvmlShutdown(self) -> None:
+        self._check_initialized()
+        self.init_count -= 1
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        self._check_initialized()
+        return "580.00.fake"
+
+    def nvmlDeviceGetCount(self) -> int:
+        self._check_initialized()
+        return len(self.gpus)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> FakeGpu:
+        self._check_initialized()
+        if not 0 <= index < len(self.gpus):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+        return self.gpus[index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> FakeGpu:
+        self._check_initialized()
+        for gpu in self.gpus:
+            if gpu.uuid == uuid:
+                return gpu
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+
+    def nvmlDeviceGetUUID(self, handle: FakeGpu) -> str:
+        return self._alive(handle).uuid
+
+    def nvmlDeviceGetName(self, handle: FakeGpu) -> str:
+        return self._alive(handle).name
+
+    def nvmlDeviceGetMemoryInfo(self, handle: FakeGpu, version: int | None = None) -> SimpleNamespace:
+        total = _supported(self._alive(handle).memory_bytes)
+        return SimpleNamespace(total=total, free=total, used=0)
+
+    def nvmlDeviceGetMigMode(self, device: FakeGpu) -> list[int]:
+        mode = int(_supported(self._alive(device).mig))
+        return [mode, mode]
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: FakeGpu) -> int:
+        handle.before_read()
+        self._alive(handle)
+        if not handle.has_energy:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return handle.counter_mj(self.now_s())
+
+    def nvmlDeviceGetFieldValues(self, handle: FakeGpu, fieldIds: Sequence[int | tuple[int, int]]) -> Any:  # noqa: N803  # NVML's
+        now_s = self.now_s()
+        values = (pynvml.c_nvmlFieldValue_t * len(fieldIds))()
+        known = self._alive(handle).fields(now_s)
+        for value, asked in zip(values, fieldIds, strict=True):
+            value.fieldId, value.scopeId = asked if isinstance(asked, tuple) else (asked, 0)
+            value.timestamp = time.time_ns() // 1000
+            value.nvmlReturn = handle.field_status.get(value.fieldId, pynvml.NVML_SUCCESS)
+            if value.fieldId not in known:
+                value.nvmlReturn = pynvml.NVML_ERROR_INVALID_ARGUMENT
+            elif value.nvmlReturn == pynvml.NVML_SUCCESS:
+                value.valueType, number = known[value.fieldId]
+                setattr(value.value, "uiVal" if value.valueType == UINT else "ullVal", number)
+        if all(value.nvmlReturn != pynvml.NVML_SUCCESS for value in values):
+            raise pynvml.NVMLError(values[0].nvmlReturn)
+        return values
+
+    def nvmlDeviceGetTemperatureV(self, handle: FakeGpu, sensor: int, version: int = pynvml.nvmlTemperature_v1) -> int:
+        if not self._alive(handle).has_temperature_v:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+        return handle.temperature_c
+
+    def nvmlDeviceGetTemperature(self, handle: FakeGpu, sensor: int) -> int:
+        return self._alive(handle).temperature_c
+
+    def nvmlDeviceGetClockInfo(self, handle: FakeGpu, type: int) -> int:  # noqa: A002  # NVML's
+        return self._alive(handle).sm_clock_mhz
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: FakeGpu) -> int:
+        return round(1e3 * self._alive(handle).power_limit_w)
+
+    def _check_initialized(self) -> None:
+        if self.init_count < 1:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_UNINITIALIZED)
+
+    def _alive(self, gpu: FakeGpu) -> FakeGpu:
+        self._check_initialized()
+        if self.now_s() >= gpu.lost_at_s:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return gpu
+
+
+def _supported(value: Any) -> Any:
+    if value is None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+    return value

@@ -1,0 +1,224 @@
+import math
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from pipeline.meter.energy import common_window, cumulative_delta_s, energy_between, integrate_power_j
+from pipeline.meter.protocol import DeviceReading, EnergyTick, PowerSample
+
+MS = 1_000_000
+S = 1_000_000_000
+
+UNTIMED = settings(deadline=None)
+"""How long an example takes says something about the machine only."""
+
+watts = st.floats(min_value=1.0, max_value=2000.0)
+gaps_ns = st.lists(st.integers(min_value=1, max_value=999 * MS), min_size=3, max_size=30)
+origins_ns = st.integers(min_value=0, max_value=10**15)
+shares = st.floats(min_value=0.0, max_value=1.0)
+
+
+def times(origin_ns: int, gaps: list[int]) -> list[int]:
+    return [origin_ns + sum(gaps[:i]) for i in range(len(gaps) + 1)]
+
+
+def constant(times_ns: list[int], power_w: float) -> DeviceReading:
+    """Ticks and samples of a device that draws the same power all the time."""
+    return DeviceReading(
+        ticks=[EnergyTick(t, power_w * (t - times_ns[0]) / 1e9) for t in times_ns],
+        samples=[PowerSample(t_ns=t, power_w=power_w) for t in times_ns],
+    )
+
+
+def within(times_ns: list[int], share: float) -> int:
+    return times_ns[0] + round(share * (times_ns[-1] - times_ns[0]))
+
+
+@UNTIMED
+@given(origins_ns, gaps_ns, watts, shares, shares)
+def test_constant_power_gives_exactly_that_power(
+    origin_ns: int, gaps: list[int], power_w: float, a: float, b: float
+) -> None:
+    t = times(origin_ns, gaps)
+    open_ns, close_ns = sorted((within(t, a), within(t, b)))
+    reading = constant(t, power_w)
+    common = common_window({"d": reading}, open_ns, close_ns)
+    if common is not None:
+        assert common.power_w == pytest.approx(power_w, rel=1e-6)
+        assert common.energy_j == pytest.approx(power_w * (common.t1_ns - common.t0_ns) / 1e9)
+    integral_j = integrate_power_j(reading.samples, open_ns, close_ns)
+    if open_ns < close_ns:
+        assert integral_j == pytest.approx(power_w * (close_ns - open_ns) / 1e9)
+    else:
+        assert integral_j is None
+
+
+@UNTIMED
+@given(origins_ns, gaps_ns, st.data())
+def test_adjacent_windows_add_up(origin_ns: int, gaps: list[int], data: st.DataObject) -> None:
+    t = times(origin_ns, gaps)
+    powers = data.draw(st.lists(watts, min_size=len(t), max_size=len(t)))
+    energies = data.draw(st.lists(watts, min_size=len(t), max_size=len(t)))
+    ticks = [EnergyTick(at, sum(energies[: i + 1])) for i, at in enumerate(t)]
+    middle = data.draw(st.sampled_from(t[1:-1]))
+    first, second = energy_between(ticks, t[0], middle), energy_between(ticks, middle, t[-1])
+    whole = energy_between(ticks, t[0], t[-1])
+    assert first is not None
+    assert second is not None
+    assert whole is not None
+    assert first.t1_ns == second.t0_ns
+    assert first.energy_j + second.energy_j == pytest.approx(whole.energy_j)
+
+    samples = [PowerSample(t_ns=at, power_w=power) for at, power in zip(t, powers, strict=True)]
+    cut = within(t, data.draw(st.floats(min_value=0.01, max_value=0.99)))
+    assume(t[0] < cut < t[-1])
+    parts = [integrate_power_j(samples, t[0], cut), integrate_power_j(samples, cut, t[-1])]
+    assert None not in parts
+    assert sum(part for part in parts if part is not None) == pytest.approx(integrate_power_j(samples, t[0], t[-1]))
+
+
+@UNTIMED
+@given(
+    mean_w=st.floats(min_value=100, max_value=700),
+    swing=st.floats(min_value=0, max_value=0.5),
+    period_s=st.floats(min_value=1.0, max_value=20.0),
+    phase=st.floats(min_value=0, max_value=2 * math.pi),
+)
+def test_counter_and_integral_agree_on_a_swinging_load(
+    mean_w: float, swing: float, period_s: float, phase: float
+) -> None:
+    def power_w(t_s: float) -> float:
+        return mean_w * (1 + swing * math.sin(2 * math.pi * t_s / period_s + phase))
+
+    def energy_j(t_s: float) -> float:
+        omega = 2 * math.pi / period_s
+        return mean_w * (t_s - swing / omega * (math.cos(omega * t_s + phase) - math.cos(phase)))
+
+    ticks = [EnergyTick(100 * i * MS, energy_j(i / 10)) for i in range(300)]
+    samples = [PowerSample(t_ns=20 * i * MS, power_w=power_w(i / 50)) for i in range(1500)]
+    window = energy_between(ticks, 1234 * MS, 25_678 * MS)
+    assert window is not None
+    assert (window.t0_ns, window.t1_ns) == (1300 * MS, 25_600 * MS)
+    assert integrate_power_j(samples, window.t0_ns, window.t1_ns) == pytest.approx(window.energy_j, rel=1e-3)
+
+
+@UNTIMED
+@given(st.lists(st.tuples(origins_ns.map(lambda t: t % S), watts), min_size=2, max_size=6))
+def test_the_order_of_devices_does_not_matter(phases: list[tuple[int, float]]) -> None:
+    readings = {
+        f"GPU-{i}": constant([phase_ns + n * 100 * MS for n in range(40)], power_w)
+        for i, (phase_ns, power_w) in enumerate(phases)
+    }
+    backwards = dict(sorted(readings.items(), reverse=True))
+    window = common_window(readings, S, 3 * S)
+    assert window is not None
+    assert common_window(backwards, S, 3 * S) == window
+    assert window.power_w == pytest.approx(sum(power_w for _, power_w in phases))
+
+
+def test_the_common_window_is_what_all_devices_cover() -> None:
+    fast = constant([n * 100 * MS for n in range(101)], 300.0)
+    late = constant([n * 100 * MS + 70 * MS for n in range(101)], 500.0)
+    window = common_window({"a": fast, "b": late}, 1_020 * MS, 8_050 * MS)
+    assert window is not None
+    assert (window.t0_ns, window.t1_ns) == (1_100 * MS, 7_970 * MS)
+    assert window.power_w == pytest.approx(800.0)
+    assert window.energy_j == pytest.approx(800.0 * 6.87)
+
+
+@UNTIMED
+@given(origins_ns, gaps_ns, shares, shares)
+def test_a_window_never_reaches_beyond_what_was_asked(origin_ns: int, gaps: list[int], a: float, b: float) -> None:
+    t = times(origin_ns, gaps)
+    open_ns, close_ns = sorted((within(t, a), within(t, b)))
+    window = energy_between(constant(t, 100.0).ticks, open_ns, close_ns)
+    inside = [at for at in t if open_ns <= at <= close_ns]
+    if len(inside) < 2:
+        assert window is None
+    else:
+        assert window is not None
+        assert (window.t0_ns, window.t1_ns) == (inside[0], inside[-1])
+
+
+@pytest.mark.parametrize("missing", [DeviceReading(), constant([5 * S], 300.0), constant([20 * S, 30 * S], 300.0)])
+def test_one_silent_device_leaves_no_window(missing: DeviceReading) -> None:
+    good = constant([n * S for n in range(11)], 300.0)
+    assert common_window({"a": good}, 0, 10 * S) is not None
+    assert common_window({"a": good, "b": missing}, 0, 10 * S) is None
+
+
+def test_no_device_or_no_common_time_leaves_no_window() -> None:
+    early, late = constant([S, 2 * S], 300.0), constant([3 * S, 4 * S], 300.0)
+    assert common_window({}, 0, 10 * S) is None
+    assert common_window({"a": early, "b": late}, 0, 10 * S) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "t0", "t1"),
+    [
+        ([0.0, 0.5, 1.0], -0.1, 0.9),
+        ([0.0, 0.5, 1.0], 0.1, 1.1),
+        ([0.0, 0.5, 1.0], 0.5, 0.5),
+        ([0.0, 0.5, 1.0], 0.9, 0.1),
+        ([0.0, 0.5, 1.6, 2.0], 0.1, 1.9),
+        ([0.0, 1.1], 0.5, 0.6),
+        ([], 0.0, 1.0),
+    ],
+)
+def test_power_that_does_not_cover_the_window_is_not_integrated(seconds: list[float], t0: float, t1: float) -> None:
+    samples = [PowerSample(t_ns=round(s * S), power_w=100.0) for s in seconds]
+    assert integrate_power_j(samples, round(t0 * S), round(t1 * S)) is None
+
+
+def test_samples_without_power_make_a_gap_not_a_zero() -> None:
+    def power(t_ns: int) -> float | None:
+        return None if S < t_ns < 3 * S else 100.0
+
+    samples = [PowerSample(t_ns=n * 100 * MS, power_w=power(n * 100 * MS)) for n in range(41)]
+    assert integrate_power_j(samples, 0, 4 * S) is None
+    assert integrate_power_j(samples, 0, S) == pytest.approx(100.0)
+
+
+def test_power_at_the_edges_is_interpolated() -> None:
+    ramp = [PowerSample(t_ns=n * S, power_w=100.0 * n) for n in range(4)]
+    assert integrate_power_j(ramp, S // 2, 5 * S // 2) == pytest.approx(50.0 * (2.5**2 - 0.5**2))
+
+
+@UNTIMED
+@given(origins_ns, gaps_ns, shares, shares, shares, st.integers(min_value=0, max_value=2**60))
+def test_time_held_back_grows_with_its_share_and_adds_up(
+    origin_ns: int, gaps: list[int], held: float, a: float, b: float, counter_ns: int
+) -> None:
+    t = times(origin_ns, gaps)
+    pairs = [(at, counter_ns + round(held * (at - t[0]))) for at in t]
+    t0, t1 = sorted((within(t, a), within(t, b)))
+    assume(t[0] < t0 < t1 < t[-1])
+    delta_s = cumulative_delta_s(pairs, t0, t1)
+    assert delta_s == pytest.approx(held * (t1 - t0) / 1e9, abs=3e-9)
+    parts = [cumulative_delta_s(pairs, t[0], t0), delta_s, cumulative_delta_s(pairs, t1, t[-1])]
+    assert None not in parts
+    assert sum(part for part in parts if part is not None) == pytest.approx(
+        (pairs[-1][1] - pairs[0][1]) / 1e9, abs=1e-9
+    )
+
+
+def test_time_held_back_at_an_edge_is_not_lost() -> None:
+    pairs = [(0, 0), (S, 0), (2 * S, 300 * MS), (3 * S, 300 * MS)]
+    assert cumulative_delta_s(pairs, S + 1, 3 * S) == pytest.approx(0.3)
+    assert cumulative_delta_s(pairs, 0, S) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("pairs", "t0", "t1"),
+    [
+        ([], 0, S),
+        ([(0, 5)], 0, S),
+        ([(0, 5), (S, 6)], 0, 2 * S),
+        ([(S, 5), (2 * S, 6)], 0, 2 * S),
+        ([(0, 5), (S, 4), (2 * S, 9)], 0, 2 * S),
+        ([(0, 5), (S, 6)], S, S),
+    ],
+)
+def test_time_held_back_without_cover_is_none(pairs: list[tuple[int, int]], t0: int, t1: int) -> None:
+    assert cumulative_delta_s(pairs, t0, t1) is None

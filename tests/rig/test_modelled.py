@@ -1,0 +1,66 @@
+import dataclasses
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.record import Boundary, Evidence, RowStatus, TrialStatus
+from pipeline.rig.modelled import ModelledRig
+from pipeline.rig.protocol import TrialError
+from pipeline.roofline.constants import CALIBRATION_ID
+from pipeline.roofline.predict import Prediction, predict
+from pipeline.study import EngineConfig, OperatingPoint
+from tests.builders import MODELLED, make_study
+
+STUDY = make_study(*MODELLED)
+CONFIG = EngineConfig.from_axes("trtllm", {"precision.weights": "fp4", "parallelism.tp": 2})
+POINT = OperatingPoint(concurrency=16)
+
+
+def test_a_row_is_the_prediction_and_says_that_it_is_one() -> None:
+    phases: list[str] = []
+    with ModelledRig(STUDY).start(CONFIG, "t1", phases.append) as session:
+        row = session.measure(POINT, phases.append)
+    expected = predict(STUDY.model, STUDY.hardware, STUDY.workload, CONFIG, POINT)
+    assert isinstance(expected, Prediction)
+    assert row.output_tokens_per_joule == expected.output_tokens_per_joule
+    assert row.output_tokens_per_s == expected.output_tokens_per_s
+    assert row.power_w == expected.power_w
+    assert (row.ttft_p50_s, row.tpot_p50_s) == (expected.ttft_s, expected.tpot_s)
+    assert row.total_tokens_per_joule == pytest.approx(expected.total_tokens_per_s / expected.power_w)
+    assert {row.evidence, row.throughput_evidence, row.energy_evidence} == {Evidence.MODELLED}
+    assert (row.status, row.boundary, row.weights, row.calibration_id) == (
+        RowStatus.OK, Boundary.GPU, "none", CALIBRATION_ID
+    )  # fmt: skip
+    assert phases == ["predicting", "predicting, concurrency 16"]
+
+
+def test_nothing_that_only_a_measurement_gives_is_filled_in() -> None:
+    with ModelledRig(STUDY).start(CONFIG, "t1", lambda _: None) as session:
+        row = session.measure(POINT, lambda _: None)
+        assert session.start.evidence is Evidence.MODELLED
+        assert (session.start.start_s, session.start.start_energy_j, session.start.engine_version) == (None, None, None)
+    for name in ("window_s", "warmup_s", "output_tokens", "num_completed", "gpu_energy_j", "cpu_energy_j", "occupancy",
+                 "output_tokens_per_joule_rel_ci95", "trace_file", "engine_version", "gpu_name", "drift"):  # fmt: skip
+        assert getattr(row, name) is None, name
+    assert row.gpu_uuids == ()
+
+
+def test_a_config_that_does_not_fit_does_not_start() -> None:
+    small = dataclasses.replace(STUDY, hardware=dataclasses.replace(STUDY.hardware, memory_bytes=20_000_000_000))
+    with (
+        pytest.raises(TrialError, match="does not fit b200") as caught,
+        ModelledRig(small).start(CONFIG, "t1", lambda _: None),
+    ):
+        pytest.fail("it started")
+    assert caught.value.status is TrialStatus.OUT_OF_MEMORY
+
+
+def test_a_cpu_has_no_model() -> None:
+    with pytest.raises(ConfigError, match="rig=modelled: there is no model of hardware=cpu; name a GPU"):
+        ModelledRig(make_study())
+
+
+def test_the_user_is_told_that_nothing_is_measured() -> None:
+    (line,) = ModelledRig(STUDY).describe()
+    assert "nothing is started or measured" in line
+    assert CALIBRATION_ID in line

@@ -1,0 +1,156 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.load.protocol import RequestRecord
+from pipeline.meter.protocol import DeviceReading, EnergyTick, PowerSample
+from pipeline.record import Boundary
+from pipeline.rig.rows import measured
+from pipeline.store import Store
+from pipeline.trace import PACKED_COLUMNS, SCHEMA, Trace, cut, from_table, to_table
+from tests.builders import SECOND_NS, make_request, make_row, make_study, steady_device
+
+PLAN = make_study().plan
+END_S = 20
+
+times_ns = st.lists(st.integers(0, END_S * SECOND_NS), max_size=12, unique=True).map(sorted)
+maybe = st.none() | st.floats(0, 1000)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> RequestRecord:
+    times = draw(times_ns)
+    steps = draw(st.lists(st.integers(1, 9), min_size=len(times), max_size=len(times)))
+    fate = draw(st.sampled_from(["completed", "running", "failed"]))
+    last_ns = times[-1] if times else draw(st.integers(0, END_S * SECOND_NS))
+    ended = {"completed": last_ns if times else None, "running": None, "failed": draw(st.none() | st.just(last_ns + 7))}
+    return RequestRecord(
+        index=draw(st.integers(0, 10**6)),
+        isl_tokens=draw(st.integers(1, 9999)),
+        osl_tokens=draw(st.integers(1, 9999)),
+        sent_ns=draw(st.integers(0, times[0] if times else last_ns)),
+        event_t_ns=times,
+        event_tokens=[sum(steps[: n + 1]) for n in range(len(steps))],
+        end_ns=ended[fate],
+        error="HTTP 500: broken" if fate == "failed" else None,
+    )
+
+
+@st.composite
+def devices(draw: st.DrawFn) -> DeviceReading:
+    """Readings at any times, dense or sparse: gaps of many seconds are likely."""
+    ticks, throttle, power_cap = draw(times_ns), draw(times_ns), draw(times_ns)
+    dense = range(0, draw(st.sampled_from([0, END_S])) * SECOND_NS, SECOND_NS // 2)
+    return DeviceReading(
+        ticks=[EnergyTick(t, 100.0 * n) for n, t in enumerate(ticks)],
+        samples=[
+            PowerSample(t_ns=t, power_w=draw(maybe), temperature_c=draw(maybe), sm_clock_mhz=draw(maybe))
+            for t in sorted({*dense, *draw(times_ns)})
+        ],
+        throttle_ns=[(t, n * 10**7) for n, t in enumerate(throttle)],
+        power_cap_ns=[(t, n * 10**7) for n, t in enumerate(power_cap)],
+        power_limit_w=draw(maybe),
+    )
+
+
+@st.composite
+def traces(draw: st.DrawFn) -> Trace:
+    open_ns, close_ns = sorted(draw(st.lists(st.integers(0, END_S * SECOND_NS), min_size=2, max_size=2, unique=True)))
+    return Trace(
+        open_ns=open_ns,
+        close_ns=close_ns,
+        concurrency=draw(st.integers(1, 64)),
+        requests=draw(st.lists(requests(), max_size=6)),
+        devices={f"GPU-{n}": device for n, device in enumerate(draw(st.lists(devices(), max_size=2)))},
+    )
+
+
+def columns(trace: Trace) -> dict[str, Any]:
+    return measured(trace, PLAN, Boundary.GPU)
+
+
+def timeless(request: RequestRecord) -> RequestRecord:
+    return dataclasses.replace(request, event_t_ns=[], end_ns=None)
+
+
+@given(traces())
+@settings(max_examples=60)
+def test_a_trace_comes_back_within_a_microsecond(trace: Trace) -> None:
+    back = from_table(to_table(trace, "row"))
+    assert dataclasses.replace(back, requests=[]) == dataclasses.replace(trace, requests=[])
+    for stored, original in zip(back.requests, trace.requests, strict=True):
+        assert all(0 <= t - s < 1000 for s, t in zip(stored.event_t_ns, original.event_t_ns, strict=True))
+        assert (stored.end_ns is None) == (original.end_ns is None)
+        if stored.end_ns is not None and original.end_ns is not None:
+            assert 0 <= original.end_ns - stored.end_ns < 1000
+        assert timeless(stored) == timeless(original)
+
+
+@given(traces())
+@settings(max_examples=60)
+def test_what_is_stored_is_stored_exactly(trace: Trace) -> None:
+    once = from_table(to_table(trace, "row"))
+    assert from_table(to_table(once, "row")) == once
+
+
+@given(traces())
+@settings(max_examples=60)
+def test_a_cut_trace_gives_the_same_row_as_the_whole(trace: Trace) -> None:
+    assert columns(cut(trace)) == columns(trace)
+
+
+@given(traces())
+@settings(max_examples=60)
+def test_cutting_twice_is_cutting_once(trace: Trace) -> None:
+    assert cut(cut(trace)) == cut(trace)
+
+
+@given(traces())
+@settings(max_examples=60)
+def test_cutting_leaves_the_original_alone(trace: Trace) -> None:
+    before = from_table(to_table(trace, "row"))
+    cut(trace)
+    assert from_table(to_table(trace, "row")) == before
+
+
+def test_a_cut_trace_is_short() -> None:
+    long = Trace(
+        open_ns=500 * SECOND_NS,
+        close_ns=510 * SECOND_NS,
+        concurrency=1,
+        requests=[make_request(10 * n, [(10 * n + m / 10, m) for m in range(1, 100)]) for n in range(100)],
+        devices={"GPU-0": steady_device(300, 0, 1000)},
+    )
+    short = cut(long)
+    assert 10 / 0.1 <= len(short.devices["GPU-0"].ticks) <= 16 / 0.1
+    assert [request.sent_ns // SECOND_NS for request in short.requests] == [500]
+    assert columns(short) == columns(long)
+    assert columns(short)["gpu_energy_j"] == pytest.approx(3000)
+
+
+def test_a_row_can_be_computed_again_from_its_file(tmp_path: Path) -> None:
+    trace = cut(
+        Trace(
+            open_ns=5 * SECOND_NS,
+            close_ns=15 * SECOND_NS,
+            concurrency=1,
+            requests=[make_request(n, [(n + 0.123456789 * m, m) for m in range(1, 8)]) for n in range(20)],
+            devices={"GPU-0": steady_device(300, 0, 20), "GPU-1": steady_device(200, 0.03, 20)},
+        )
+    )
+    table = to_table(trace, "row")
+    trace_file, sha = Store(tmp_path).append_trace(table, "test", "row", PACKED_COLUMNS)
+    read = Store(tmp_path).read_trace(make_row(trace_file=trace_file, trace_sha256=sha))
+    assert read.schema.equals(SCHEMA)
+    assert from_table(read) == from_table(table)
+    assert columns(from_table(read)) == columns(from_table(table))
+
+
+def test_a_request_of_hours_is_stored() -> None:
+    slow = make_request(0, [(1, 1), (7200, 2)])
+    trace = Trace(open_ns=0, close_ns=7201 * SECOND_NS, concurrency=1, requests=[slow], devices={})
+    assert from_table(to_table(trace, "row")).requests == [slow]

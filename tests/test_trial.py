@@ -1,0 +1,189 @@
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from pipeline.errors import StoreError
+from pipeline.record import Evidence, Row, Trial, TrialStatus
+from pipeline.rig.protocol import TrialError
+from pipeline.score import score
+from pipeline.store import Store
+from pipeline.study import EngineConfig, Study
+from pipeline.trial import adopt_orphans, run_trial
+from tests.builders import INVALID, MODELLED, Recorder, StubRig, make_row, make_slo, make_study, make_trial
+
+STUDY = make_study(*MODELLED)
+LOADS = STUDY.workload.concurrency
+CONFIG = EngineConfig.from_axes("trtllm", {"precision.weights": "fp4", "parallelism.tp": 2})
+
+
+def good(_config: EngineConfig, concurrency: int) -> dict[str, Any]:
+    return {"output_tokens_per_joule": float(concurrency or 1), "tpot_p99_s": 0.001 * concurrency}
+
+
+class Run:
+    """One trial of a stub rig."""
+
+    def __init__(
+        self, folder: Path, answer: Any = good, study: Study = STUDY, earlier_rows: Sequence[Row] = ()
+    ) -> None:
+        self.study, self.store, self.progress = study, Store(folder), Recorder()
+        self.rig = StubRig(study, answer)
+        self.earlier_rows = earlier_rows
+
+    def __call__(self) -> Trial:
+        return run_trial(
+            self.study, self.rig, self.store, CONFIG, number=7, proposed_by="prior", earlier_rows=self.earlier_rows,
+            progress=self.progress,
+        )  # fmt: skip
+
+    @property
+    def measured(self) -> list[int]:
+        return [load for _, load in self.rig.measured]
+
+    @property
+    def stored(self) -> Trial:
+        (trial,) = self.store.trials(self.study.id)
+        return trial
+
+
+def test_a_trial_climbs_the_ladder_and_is_stored_as_returned(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    trial = run()
+    rows = run.store.rows(STUDY.id)
+    assert run.measured == [row.concurrency for row in rows] == list(LOADS)
+    assert run.stored == trial
+    assert run.progress.rows == rows
+    assert {row.trial_id for row in rows} == {trial.trial_id}
+    assert (trial.status, trial.reasons, trial.num_rows, trial.number) == (TrialStatus.OK, (), len(LOADS), 7)
+    assert (trial.proposed_by, trial.engine, trial.config_hash) == ("prior", "trtllm", CONFIG.config_hash)
+    assert trial.score == score(rows, STUDY.slo)
+    assert trial.evidence is Evidence.SIMULATED
+    assert run.rig.num_stopped == 1
+    assert TypeAdapter(Study).validate_json(trial.study_json) == STUDY
+    assert trial.total_s >= 0
+
+
+def test_a_load_that_misses_the_slo_ends_the_climb(tmp_path: Path) -> None:
+    run = Run(tmp_path, study=dataclasses.replace(STUDY, slo=make_slo(tpot_p99_s=0.005)))
+    trial = run()
+    assert run.measured == [1, 4, 16]
+    assert trial.score == 4.0
+    assert trial.status is TrialStatus.OK
+
+
+def test_an_invalid_row_neither_ends_the_climb_nor_counts(tmp_path: Path) -> None:
+    run = Run(tmp_path, lambda c, load: INVALID if load == 4 else good(c, load))
+    trial = run()
+    assert run.measured == list(LOADS)
+    assert trial.num_rows == len(LOADS)
+    assert trial.score == pytest.approx(256.0)
+
+
+def test_loads_that_are_there_are_not_measured_again_but_count(tmp_path: Path) -> None:
+    earlier = [make_row(concurrency=load, config_hash=CONFIG.config_hash, **good(CONFIG, load)) for load in (1, 256)]
+    run = Run(tmp_path, earlier_rows=earlier)
+    trial = run()
+    assert run.measured == [4, 16, 64]
+    assert trial.num_rows == 3
+    assert trial.score == pytest.approx(256.0)
+
+
+def test_an_earlier_row_that_misses_the_slo_ends_the_climb_too(tmp_path: Path) -> None:
+    earlier = [make_row(concurrency=load, **good(CONFIG, load)) for load in (1, 4, 16)]
+    study = dataclasses.replace(STUDY, slo=make_slo(tpot_p99_s=0.005))
+    run = Run(tmp_path, study=study, earlier_rows=earlier)
+    trial = run()
+    assert run.measured == []
+    assert (trial.status, trial.num_rows, trial.score) == (TrialStatus.OK, 0, 4.0)
+
+
+def test_invalid_earlier_rows_are_measured_again(tmp_path: Path) -> None:
+    run = Run(tmp_path, earlier_rows=[make_row(concurrency=4, **INVALID)])
+    assert run().num_rows == len(LOADS)
+    assert run.measured == list(LOADS)
+
+
+@pytest.mark.parametrize("status", sorted(set(TrialStatus) - {TrialStatus.OK, TrialStatus.INTERRUPTED}))
+def test_a_config_that_does_not_start_is_a_record(tmp_path: Path, status: TrialStatus) -> None:
+    def fail(_config: EngineConfig, _concurrency: int) -> dict[str, Any]:
+        raise TrialError(status, "CUDA out of memory, or so", ("last line", "of the log"))
+
+    run = Run(tmp_path, fail)
+    assert run() == run.stored
+    assert run.stored.status is status
+    assert run.stored.reasons == ("CUDA out of memory, or so",)
+    assert run.stored.log_tail == ("last line", "of the log")
+    assert (run.stored.num_rows, run.stored.score, run.stored.evidence) == (0, None, None)
+    assert (run.stored.rendered_hash, run.stored.start_s) == (None, None)
+
+
+def test_a_config_that_breaks_under_load_keeps_what_it_did(tmp_path: Path) -> None:
+    def breaks(config: EngineConfig, concurrency: int) -> dict[str, Any]:
+        if concurrency == 16:
+            raise TrialError(TrialStatus.HUNG, "no token for 120 s")
+        return good(config, concurrency)
+
+    run = Run(tmp_path, breaks)
+    trial = run()
+    assert run.measured == [1, 4]
+    assert (trial.status, trial.num_rows, trial.score) == (TrialStatus.HUNG, 2, 4.0)
+    assert trial.evidence is Evidence.SIMULATED
+    assert trial.rendered_hash == CONFIG.config_hash
+    assert run.rig.num_stopped == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
+def test_whatever_else_happens_is_passed_on_after_the_trial_was_stored(tmp_path: Path, error: type[Exception]) -> None:
+    def breaks(config: EngineConfig, concurrency: int) -> dict[str, Any]:
+        if concurrency == 16:
+            raise error
+        return good(config, concurrency)
+
+    run = Run(tmp_path, breaks)
+    with pytest.raises(error):
+        run()
+    assert run.stored.status is TrialStatus.INTERRUPTED
+    assert run.stored.num_rows == len(run.store.rows(STUDY.id)) == 2
+    assert run.rig.num_stopped == 1
+
+
+def test_results_that_cannot_be_written_stop_the_trial(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    run = Run(tmp_path / "file" / "results")
+    with pytest.raises(StoreError, match="cannot be written"):
+        run()
+    assert run.rig.num_stopped == 1
+
+
+def test_rows_of_a_killed_sweep_get_a_trial_that_says_so(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    done = make_trial(study_id=STUDY.id, number=0)
+    store.append(done)
+    store.append(make_row(study_id=STUDY.id, trial_id=done.trial_id))
+    json_text = '{"parallelism.tp":2,"precision.weights":"fp4"}'
+    for trial_id, loads in (("lost", (1, 4)), ("gone", (1,))):
+        for load in loads:
+            store.append(make_row(
+                study_id=STUDY.id, trial_id=trial_id, concurrency=load, config_hash=CONFIG.config_hash, window_s=2.5,
+                config_json=json_text, started_utc=f"2026-01-01T00:00:0{load}.000+00:00",
+            ))  # fmt: skip
+    adopt_orphans(STUDY, store)
+    adopt_orphans(STUDY, store)
+    first, *adopted = store.trials(STUDY.id)
+    assert first == done
+    assert [trial.number for trial in adopted] == [1, 2]
+    assert {trial.trial_id: trial.num_rows for trial in adopted} == {"lost": 2, "gone": 1}
+    for trial in adopted:
+        assert (trial.status, trial.reasons) == (TrialStatus.INTERRUPTED, ("the sweep was killed",))
+        assert (trial.config_hash, trial.config_json, trial.score) == (CONFIG.config_hash, json_text, None)
+        assert trial.total_s == 2.5 * trial.num_rows
+
+
+def test_nothing_to_adopt_adds_nothing(tmp_path: Path) -> None:
+    Run(tmp_path)()
+    adopt_orphans(STUDY, Store(tmp_path))
+    assert len(Store(tmp_path).trials(STUDY.id)) == 1
