@@ -17,7 +17,11 @@ from pipeline.study import EngineConfig, Scalar, Study
 MAX_CONFIGS = 200_000
 """Largest product of axes that is enumerated; a larger one is an error, not a silent sample."""
 
+LENGTH_MARGIN_TOKENS = 32
+"""vLLM without chunked prefill wants the whole context it was given in one step, which is rounded up by this much."""
+
 Rule = Callable[[EngineConfig, Study], str | None]
+Refusal = Callable[[EngineConfig], str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +37,12 @@ class Space:
         return sum(self.exclusions.values())
 
 
-def build_space(study: Study) -> Space:
+def build_space(study: Study, refusal: Refusal = lambda _: None) -> Space:
     """Enumerate the axes and apply every rule.
+
+    Args:
+        study: The axes and what the rules look at.
+        refusal: Why the study's engine cannot render a config, or None.
 
     Raises:
         ConfigError: If the product of the axes is too large, or no config is feasible.
@@ -47,7 +55,7 @@ def build_space(study: Study) -> Space:
         if config.config_hash in seen:
             continue
         seen.add(config.config_hash)
-        reason = why_infeasible(config, study)
+        reason = why_infeasible(config, study) or refusal(config)
         if reason is None:
             feasible.append(config)
         else:
@@ -138,8 +146,12 @@ def _scheduler(config: EngineConfig, study: Study) -> str | None:
     batching = config.batching
     if batching.max_num_tokens is None:
         return None
-    if batching.chunked_prefill is False and batching.max_num_tokens < study.workload.isl_tokens:
-        return f"batching.max_num_tokens={batching.max_num_tokens} is below the ISL without chunked prefill"
+    longest = study.workload.max_seq_len_tokens + LENGTH_MARGIN_TOKENS
+    if batching.chunked_prefill is False and batching.max_num_tokens < longest:
+        return (
+            f"batching.max_num_tokens={batching.max_num_tokens} without chunked prefill: a prompt of the first wave "
+            f"may need {longest} tokens in one step"
+        )
     if batching.max_batch_size is not None and batching.max_batch_size > batching.max_num_tokens:
         return "batching.max_batch_size exceeds max_num_tokens: a decode step could not hold the batch"
     return None

@@ -36,7 +36,7 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
         ConfigError: If no config is feasible, or the study of this name holds something else fixed.
         KeyboardInterrupt: After the open trial was stored.
     """
-    space = build_space(study)
+    space = build_space(study, rig.refusal)
     with store.lock(study.id):
         _check_same(study, store)
         adopt_orphans(study, store)

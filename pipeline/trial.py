@@ -12,11 +12,12 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter
 
 from pipeline import __version__
+from pipeline.errors import ConfigError
 from pipeline.record import Row, Trial, TrialStatus
 from pipeline.rig.protocol import Rig, Start, TrialError
 from pipeline.score import meets, score, usable
 from pipeline.store import Store, new_id
-from pipeline.study import EngineConfig, OperatingPoint, Study, canonical_json, content_hash
+from pipeline.study import EngineConfig, OperatingPoint, Study, canonical_json
 
 
 class Progress(Protocol):
@@ -59,33 +60,20 @@ def run_trial(
 
     Raises:
         KeyboardInterrupt: After the trial was stored as interrupted.
-        ConfigError: If the engine cannot render the config at all.
+        ConfigError: If the user must mend something first (weights missing, a port taken); nothing is stored.
     """
     trial_id, began, began_utc = new_id(), time.monotonic(), _now_utc()
     rows = list(earlier_rows)
     start: Start | None = None
-    outcome: dict[str, Any] = {"status": TrialStatus.INTERRUPTED, "reasons": ("stopped before it was complete",)}
-    try:
-        with rig.start(config, trial_id, progress.phase) as session:
-            start = session.start
-            for concurrency in study.workload.concurrency:
-                here = [row for row in usable(earlier_rows) if row.concurrency == concurrency]
-                if not here:
-                    row = session.measure(OperatingPoint(concurrency=concurrency), progress.phase)
-                    store.append(row)
-                    rows.append(row)
-                    progress.row(row)
-                    here = usable([row])
-                if here and not any(meets(row, study.slo) for row in here):
-                    break  # a higher load only makes users wait longer
-        outcome = {"status": TrialStatus.OK, "reasons": ()}
-    except TrialError as failure:
-        outcome = {"status": failure.status, "reasons": (str(failure),), "log_tail": failure.log_tail}
-    finally:
+
+    def finish(status: TrialStatus, reasons: tuple[str, ...] = (), log_tail: tuple[str, ...] = ()) -> Trial:
         trial = Trial(
             trial_id=trial_id,
             study_id=study.id,
             number=number,
+            status=status,
+            reasons=reasons,
+            log_tail=log_tail,
             config_hash=config.config_hash,
             config_json=canonical_json(config.requested()),
             proposed_by=proposed_by,
@@ -99,10 +87,31 @@ def run_trial(
             study_json=study_json(study),
             evidence=rows[-1].evidence if rows else None,
             **_start_columns(start),
-            **outcome,
         )
         store.append(trial)
-    return trial
+        return trial
+
+    try:
+        with rig.start(config, trial_id, progress.phase) as session:
+            start = session.start
+            for concurrency in study.workload.concurrency:
+                here = [row for row in usable(earlier_rows) if row.concurrency == concurrency]
+                if not here:
+                    row = session.measure(OperatingPoint(concurrency=concurrency), progress.phase)
+                    store.append(row)
+                    rows.append(row)
+                    progress.row(row)
+                    here = usable([row])
+                if here and not any(meets(row, study.slo) for row in here):
+                    break  # a higher load only makes users wait longer
+    except TrialError as failure:
+        return finish(failure.status, (str(failure),), failure.log_tail)
+    except ConfigError:
+        raise  # the user's to mend: it says nothing about this config, so it leaves no record
+    except BaseException:
+        finish(TrialStatus.INTERRUPTED, ("stopped before it was complete",))
+        raise
+    return finish(TrialStatus.OK)
 
 
 def adopt_orphans(study: Study, store: Store) -> None:
@@ -148,7 +157,7 @@ def _start_columns(start: Start | None) -> dict[str, Any]:
         return {}
     return {
         "rendered_hash": start.rendered_hash,
-        "effective_hash": content_hash(start.effective) if start.effective else None,
+        "effective_hash": start.effective_hash,
         "effective_json": canonical_json(start.effective) if start.effective else None,
         "argv_json": canonical_json(start.argv) if start.argv else None,
         "engine_version": start.engine_version,

@@ -27,7 +27,7 @@ class Facts:
         num_completed: Requests completed.
         num_failed: Requests failed.
         occupancy: Mean requests in flight / concurrency.
-        drift: Change of tokens/s over the window / its mean.
+        is_steady: Whether throughput had neither trend nor stall.
         warmup_was_steady: Whether throughput settled before the warm-up's cap.
         output_tokens_per_s: Throughput.
         bound_tokens_per_s: What published peak bandwidth and arithmetic allow.
@@ -42,7 +42,7 @@ class Facts:
     num_completed: int
     num_failed: int
     occupancy: float
-    drift: float | None
+    is_steady: bool
     warmup_was_steady: bool
     output_tokens_per_s: float
     bound_tokens_per_s: float | None
@@ -78,11 +78,10 @@ def plan_evidence(plan: Plan, evidence: Evidence) -> Evidence:
 
 def _gates(facts: Facts, plan: Plan) -> set[Reason]:
     requests = facts.num_completed + facts.num_failed
-    unsteady = not facts.warmup_was_steady or (facts.drift is not None and abs(facts.drift) > plan.steady_tolerance)
     broken = {
         Reason.ERROR_RATE: requests > 0 and facts.num_failed / requests > plan.max_error_rate,
         Reason.OCCUPANCY_LOW: facts.occupancy < MIN_OCCUPANCY,
-        Reason.NOT_STEADY: unsteady,
+        Reason.NOT_STEADY: not (facts.warmup_was_steady and facts.is_steady),
         Reason.CLIENT_BOUND: facts.client_load > MAX_CLIENT_LOAD,
         Reason.THERMAL_OR_BRAKE: facts.throttle_s is not None and facts.throttle_s > 0,
         Reason.READING_DISAGREEMENT: _disagreement(facts) > plan.max_reading_disagreement,

@@ -14,6 +14,9 @@ from typing import Protocol
 import numpy as np
 from scipy import stats
 
+MIN_BLOCK_SHARE = 0.5
+"""Kernels that compile under load, or a preempted batch, halve a block at least."""
+
 
 class Streamed(Protocol):
     """What a window needs to know of a request; times on the monotonic clock, nanoseconds."""
@@ -111,10 +114,17 @@ def drift(blocks: Sequence[float]) -> float | None:
     return slope * len(blocks) / statistics.fmean(blocks)
 
 
-def is_level(rates: Sequence[float], tolerance: float) -> bool:
-    """Whether all rates lie within a relative tolerance of their mean; not while nothing arrives."""
-    mean = statistics.fmean(rates)
-    return mean > 0 and all(abs(rate / mean - 1) <= tolerance for rate in rates)
+def is_steady(blocks: Sequence[float], tolerance: float) -> bool:
+    """Whether throughput has neither a trend nor a stall; noise alone is no reason against it.
+
+    A trend is a drift beyond the tolerance that a straight line's own 95 % interval cannot explain. A stall is a
+    block with less than MIN_BLOCK_SHARE of the mean. Never steady with fewer than three blocks.
+    """
+    if (change := drift(blocks)) is None or min(blocks) < MIN_BLOCK_SHARE * statistics.fmean(blocks):
+        return False
+    fit = stats.linregress(range(len(blocks)), blocks)
+    half_width = float(stats.t.ppf(0.975, len(blocks) - 2) * fit.stderr) * len(blocks) / statistics.fmean(blocks)
+    return abs(change) <= max(tolerance, half_width)
 
 
 def relative_ci95(ratios: Sequence[float]) -> float | None:

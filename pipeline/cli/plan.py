@@ -8,6 +8,7 @@ from rich.console import Console
 
 from pipeline.cli.host import prepare
 from pipeline.cli.table import config_text
+from pipeline.engine.catalog import find_engine, refusal
 from pipeline.roofline.predict import predict
 from pipeline.space import build_space, engine_default
 from pipeline.study import EngineConfig, OperatingPoint, Study, canonical_json
@@ -21,7 +22,8 @@ def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choic
     console = Console(highlight=False, soft_wrap=True)
     prepared = prepare(overrides or [])
     study = prepared.study
-    space = build_space(study)
+    engine = find_engine(study)
+    space = build_space(study, lambda config: refusal(engine, config, study))
     for note in prepared.notes:
         console.print(note, style="yellow")
     console.print(f"study {study.id}")

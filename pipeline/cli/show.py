@@ -52,7 +52,7 @@ def print_results(console: Console, study: Study, store: Store) -> None:
         text = f"row {row.row_id} c={row.concurrency} is {row.status}: {', '.join(row.reasons)}"
         console.print(text, style="red", highlight=False)
     console.print(
-        f"{len(rows)} rows of {len(trials)} trials: {store.study_dir(study.id)}/  (tpw show {study.id} prints this again)",
+        f"{len(rows)} rows of {len(trials)} trials: {store.study_dir(study.id)}/  (`tpw show {study.id}` prints this)",
         highlight=False,
         soft_wrap=True,
     )

@@ -1,7 +1,7 @@
 """Results as a terminal table: the best operating point of every config, computed from rows alone."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 
 from rich.table import Table
@@ -12,15 +12,21 @@ from pipeline.study import Slo
 
 MAX_CONFIGS = 10
 
+COLUMNS = ["config", "conc.", "tok/J", "±95 %", "tok/s", "tok/s/user", "TTFT p99", "TPOT p99", "W", "by", "notes"]
+"""Best operating point of a config: load, output tokens per joule with its interval over blocks, latencies, watts."""
+
 
 def result_tables(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> list[Table]:
     """One table per kind of evidence, boundary and weights: they are never ranked together."""
-
-    def kind(row: Row) -> tuple[str, str, str]:
-        return (row.evidence, row.boundary, row.weights)
-
-    ordered = sorted(usable(rows), key=kind)
-    return [_table(list(group), trials, slo, key) for key, group in groupby(ordered, key=kind)]
+    tables = []
+    for kind, group in _kinds(rows):
+        table = Table(title=_title(group, slo, kind), title_justify="left", title_style="bold")
+        for name in COLUMNS:
+            table.add_column(name, justify="left" if name in {"config", "by", "notes"} else "right", overflow="fold")
+        for position, line in enumerate(_lines(group, trials, slo)):
+            table.add_row(*line, style="green" if position == 0 else None)
+        tables.append(table)
+    return tables
 
 
 def failures(trials: Sequence[Trial]) -> list[str]:
@@ -29,9 +35,16 @@ def failures(trials: Sequence[Trial]) -> list[str]:
     return [f"trial {t.number} {t.status}: {'; '.join(t.reasons)}  [{config_text(t.config_json)}]" for t in bad]
 
 
-def config_text(config_json: str) -> str:
-    """A config in one line: the last part of each key, and its value."""
-    return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in json.loads(config_json).items())
+def config_text(config_json: str, keys: Collection[str] | None = None) -> str:
+    """A config in one line: the last part of each key, and its value; of these keys only, if given."""
+    config = json.loads(config_json).items()
+    return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in config if keys is None or key in keys)
+
+
+def varying_keys(rows: Sequence[Row]) -> set[str]:
+    """Keys that the configs of these rows do not all share with the same value."""
+    configs = [set(json.loads(text).items()) for text in {row.config_json for row in rows}]
+    return {key for key, _ in set.union(*configs) - set.intersection(*configs)}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -44,53 +57,66 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{float(text):,.0f}" if abs(value) >= 10 ** (digits - 1) else text
 
 
-def _table(rows: list[Row], trials: Sequence[Trial], slo: Slo, kind: tuple[str, str, str]) -> Table:
-    evidence, boundary, weights = kind
-    first = rows[0]
-    title = (
-        f"{first.model} on {first.hardware}, {first.engine}, {first.workload}, slo={slo.name}, plan={first.plan}: "
-        f"evidence={evidence}, boundary={boundary}, weights={weights}"
+def markdown_tables(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> str:
+    """The same tables as Markdown, each under its conditions."""
+    parts = []
+    for kind, group in _kinds(rows):
+        lines = [COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 3), "---", "---"], *_lines(group, trials, slo)]
+        parts.append(_title(group, slo, kind) + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(parts)
+
+
+def _kinds(rows: Sequence[Row]) -> list[tuple[tuple[str, str, str], list[Row]]]:
+    """Usable rows by evidence, boundary and weights."""
+
+    def kind(row: Row) -> tuple[str, str, str]:
+        return (row.evidence, row.boundary, row.weights)
+
+    return [(key, list(group)) for key, group in groupby(sorted(usable(rows), key=kind), key=kind)]
+
+
+def _title(rows: Sequence[Row], slo: Slo, kind: tuple[str, str, str]) -> str:
+    """What all lines of a table share: the conditions, then the settings that do not vary."""
+    first, varying = rows[0], varying_keys(rows)
+    shared = {key for row in rows for key in json.loads(row.config_json)} - varying
+    device = f"{max(1, first.num_gpus)} x {first.gpu_name}" if first.gpu_name else first.hardware
+    version = f" {first.engine_version}" if first.engine_version else ""
+    return (
+        f"{first.model} on {device}, {first.engine}{version}, {first.workload}, slo={slo.name}, plan={first.plan}; "
+        f"evidence={kind[0]}, boundary={kind[1]}, weights={kind[2]}; all with {config_text(first.config_json, shared)}"
     )
-    table = Table(title=title, title_justify="left", title_style="bold", show_lines=False)
-    for name in (
-        "config",
-        "conc.",
-        "tok/J",
-        "±95 %",
-        "tok/s",
-        "tok/s/user",
-        "TTFT p99",
-        "TPOT p99",
-        "W",
-        "by",
-        "notes",
-    ):
-        table.add_column(name, justify="left" if name in {"config", "by", "notes"} else "right", overflow="fold")
+
+
+def _lines(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> list[list[str]]:
+    """The best configs, a line each, cells as in COLUMNS."""
     by_config: dict[str, list[Row]] = {}
     for row in rows:
         by_config.setdefault(row.config_hash, []).append(row)
     proposed = {trial.config_hash: trial.proposed_by for trial in trials}
+    varying = varying_keys(rows)
     ranked = sorted(by_config.values(), key=lambda group: -(score(group, slo) or 0.0))
-    for position, group in enumerate(ranked[:MAX_CONFIGS]):
+    lines = []
+    for group in ranked[:MAX_CONFIGS]:
         best = best_row(group, slo)
-        shown = best or max(group, key=lambda row: row.output_tokens_per_joule or 0.0)
-        notes = [*shown.warnings] if best else ["misses the SLO at every load", *shown.warnings]
-        ci = shown.output_tokens_per_joule_rel_ci95
-        table.add_row(
-            config_text(shown.config_json),
-            str(shown.concurrency),
-            number(shown.output_tokens_per_joule),
-            "-" if ci is None else f"{100 * ci:.1f}%",
-            number(shown.output_tokens_per_s),
-            number(shown.output_tokens_per_s_per_user),
-            seconds(shown.ttft_p99_s),
-            seconds(shown.tpot_p99_s),
-            number(shown.power_w),
-            proposed.get(shown.config_hash, "-"),
-            " ".join(notes),
-            style="green" if position == 0 and best else None,
+        row = best or max(group, key=lambda row: row.output_tokens_per_joule or 0.0)
+        ci = row.output_tokens_per_joule_rel_ci95
+        notes = [*([] if best else ["misses the SLO at every load"]), *row.warnings]
+        lines.append(
+            [
+                config_text(row.config_json, varying) or "as above",
+                str(row.concurrency),
+                number(row.output_tokens_per_joule),
+                "-" if ci is None else f"{100 * ci:.1f} %",
+                number(row.output_tokens_per_s),
+                number(row.output_tokens_per_s_per_user),
+                seconds(row.ttft_p99_s),
+                seconds(row.tpot_p99_s),
+                number(row.power_w),
+                proposed.get(row.config_hash, "-"),
+                " ".join(notes),
+            ]
         )
-    return table
+    return lines
 
 
 def seconds(value: float | None) -> str:

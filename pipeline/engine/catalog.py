@@ -5,9 +5,18 @@ from pipeline.engine.protocol import Engine
 from pipeline.engine.trtllm import TrtllmEngine
 from pipeline.engine.vllm import VllmEngine
 from pipeline.errors import ConfigError
-from pipeline.study import Study
+from pipeline.study import EngineConfig, Study
 
 ENGINES: dict[str, Engine] = {"trtllm": TrtllmEngine(), "vllm": VllmEngine(), "openvino": OpenvinoEngine()}
+
+
+def refusal(engine: Engine, config: EngineConfig, study: Study) -> str | None:
+    """Why an engine cannot render a config, or None."""
+    try:
+        engine.render(config, study)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def find_engine(study: Study) -> Engine:

@@ -22,8 +22,8 @@ RESOLVED = {
     "linear_kernel": r"Selected (\w+) for ",
     "max_num_batched_tokens": r"Chunked prefill is enabled with max_num_batched_tokens=(\d+)",
     "async_scheduling": r"Asynchronous scheduling is (\w+)",
-    "kv_cache_size_tokens": r"GPU KV cache size: ([\d,]+) tokens",
-    "kv_cache_max_concurrency": r"Maximum concurrency for [\d,]+ tokens per request: ([\d.]+)x",
+    "measured.kv_cache_size_tokens": r"GPU KV cache size: ([\d,]+) tokens",
+    "measured.kv_cache_max_concurrency": r"Maximum concurrency for [\d,]+ tokens per request: ([\d.]+)x",
     "cudagraph_mode": r"'cudagraph_mode': <CUDAGraphMode\.(\w+)",
     "cudagraph_capture_sizes": r"'cudagraph_capture_sizes': (\[[\d, ]*\])",
     "random_weights": r"tpw random weights: (\d+ tensors, [\d.]+ GiB, .*?);",
@@ -48,8 +48,9 @@ def effective_config(log_lines: Sequence[str]) -> dict[str, str]:
     text = "\n".join(log_lines)
     found = {name: re.search(pattern, text) for name, pattern in RESOLVED.items()}
     resolved = {name: match[1] for name, match in found.items() if match}
-    if "kv_cache_size_tokens" in resolved:
-        resolved["kv_cache_size_tokens"] = resolved["kv_cache_size_tokens"].replace(",", "")
+    size = "measured.kv_cache_size_tokens"
+    if size in resolved:
+        resolved[size] = resolved[size].replace(",", "")
     line = next((line for line in log_lines if "Initializing a V1 LLM engine" in line), "")
     for key in ENGINE_CONFIG_KEYS:
         match = re.search(rf" {key}=([^,]+),", line)

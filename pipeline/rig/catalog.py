@@ -21,5 +21,5 @@ def open_rig(study: Study) -> Rig:
     """
     engine = find_engine(study)
     if study.rig == "modelled":
-        return ModelledRig(study)
+        return ModelledRig(study, engine)
     return ServedRig(study, engine, lambda num_gpus: open_meter(study, num_gpus), Store(Path(study.results_dir)))

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from pipeline.engine.catalog import refusal
+from pipeline.engine.protocol import Engine
 from pipeline.errors import ConfigError
 from pipeline.record import Boundary, Evidence, Row, RowStatus, TrialStatus
 from pipeline.rig.protocol import Report, Start, TrialError
@@ -17,8 +19,8 @@ from pipeline.study import EngineConfig, OperatingPoint, Study
 class ModelledRig:
     """Predicts; satisfies the Rig protocol."""
 
-    def __init__(self, study: Study) -> None:
-        """Remember the study.
+    def __init__(self, study: Study, engine: Engine) -> None:
+        """Remember the study and the engine that is modelled.
 
         Raises:
             ConfigError: If there is no model of this hardware.
@@ -28,6 +30,11 @@ class ModelledRig:
                 f"rig=modelled: there is no model of hardware={study.hardware.name}; name a GPU, e.g. hardware=b200"
             )
         self._study = study
+        self._engine = engine
+
+    def refusal(self, config: EngineConfig) -> str | None:
+        """Why the engine could not be given a config, or None."""
+        return refusal(self._engine, config, self._study)
 
     def describe(self) -> list[str]:
         """What the rows will be."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pipeline.errors import PipelineError
 from pipeline.record import Evidence, Row, TrialStatus
-from pipeline.study import EngineConfig, OperatingPoint
+from pipeline.study import EngineConfig, OperatingPoint, content_hash
 
 Report = Callable[[str], None]
 """Told each phase in a few words, for the display."""
@@ -50,6 +50,12 @@ class Start:
     start_s: float | None = None
     start_energy_j: float | None = None
 
+    @property
+    def effective_hash(self) -> str | None:
+        """Hash of what the engine resolved, without what it measured on the way (`measured.*` differs by start)."""
+        resolved = {name: value for name, value in self.effective.items() if not name.startswith("measured.")}
+        return content_hash(resolved) if resolved else None
+
 
 class Session(Protocol):
     """A config that is up and can be put under load."""
@@ -70,6 +76,10 @@ class Rig(Protocol):
 
     def describe(self) -> list[str]:
         """A few lines: engine and version, meter with its parameters, boundary, evidence."""
+        ...
+
+    def refusal(self, config: EngineConfig) -> str | None:
+        """Why the study's engine cannot be given a config, or None."""
         ...
 
     def start(self, config: EngineConfig, trial_id: str, report: Report) -> AbstractContextManager[Session]:

@@ -10,7 +10,7 @@ from pipeline.record import Boundary, Reason
 from pipeline.study import EngineConfig, OperatingPoint, Plan, Study, canonical_json
 from pipeline.trace import Trace
 from pipeline.verdict import Facts, judge
-from pipeline.window import block_energies_j, relative_ci95, summarise
+from pipeline.window import block_energies_j, is_steady, relative_ci95, summarise
 
 
 def identity(study: Study, config: EngineConfig, point: OperatingPoint, trial_id: str) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def measured(
             num_completed=load.num_completed,
             num_failed=load.num_failed,
             occupancy=load.occupancy,
-            drift=load.drift,
+            is_steady=is_steady(load.block_tokens, plan.steady_tolerance),
             warmup_was_steady=warmup_was_steady,
             output_tokens_per_s=tokens_per_s,
             bound_tokens_per_s=bound_tokens_per_s,

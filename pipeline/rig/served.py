@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.engine.catalog import refusal
 from pipeline.engine.process import EngineProcess
 from pipeline.engine.protocol import Engine, Rendered
 from pipeline.errors import EngineError
@@ -17,18 +18,21 @@ from pipeline.rig.protocol import Report, Start, TrialError
 from pipeline.rig.rows import identity, measured, utc
 from pipeline.roofline.bound import max_output_tokens_per_s
 from pipeline.store import Store, new_id
-from pipeline.study import EngineConfig, OperatingPoint, Plan, Study, content_hash
+from pipeline.study import EngineConfig, OperatingPoint, Plan, Study
 from pipeline.trace import PACKED_COLUMNS, Trace, cut, from_table, to_table
 from pipeline.verdict import plan_evidence
-from pipeline.window import is_level
+from pipeline.window import is_steady
 
 POLL_S = 0.05
 
 PAUSE_BETWEEN_POINTS_S = 0.3
 """For the server to drop the requests that the last point cancelled."""
 
-NUM_LEVEL_BLOCKS = 3
-"""Blocks that must agree before the window opens."""
+SETTLE_S = 0.3
+"""How long readings go on after the window: the slowest (throttle counters, 5 Hz) must reach past its end."""
+
+NUM_STEADY_BLOCKS = 5
+"""Blocks without trend or stall before the window opens."""
 
 MIN_FAILURES = 20
 """Failed requests, with none completed, after which a load point is given up."""
@@ -64,6 +68,10 @@ class ServedRig:
             f"meter: {info.description}",
             f"rows: evidence={evidence}, boundary={info.boundary}, plan={self.study.plan.name}",
         ]
+
+    def refusal(self, config: EngineConfig) -> str | None:
+        """Why the engine cannot be given a config, or None."""
+        return refusal(self._engine, config, self.study)
 
     @contextmanager
     def start(self, config: EngineConfig, trial_id: str, report: Report) -> Iterator["ServedSession"]:
@@ -155,6 +163,7 @@ class ServedSession:
             self._wait(load, study.plan, study.plan.window_s)
             close_ns = self._close(load, study.plan, open_ns)
             after = load.snapshot()
+            self._wait(load, study.plan, SETTLE_S)
             trace = Trace(
                 open_ns=open_ns,
                 close_ns=close_ns,
@@ -194,7 +203,7 @@ class ServedSession:
             **columns,
             row_id=row_id,
             rendered_hash=self.start.rendered_hash,
-            effective_hash=content_hash(self.start.effective) if self.start.effective else None,
+            effective_hash=self.start.effective_hash,
             throughput_evidence=throughput_evidence,
             energy_evidence=energy_evidence,
             evidence=weaker(throughput_evidence, energy_evidence),
@@ -210,7 +219,7 @@ class ServedSession:
         )
 
     def _warm_up(self, load: Load, plan: Plan) -> bool:
-        """Wait until the last blocks of throughput agree; False if they never did before the plan's cap."""
+        """Wait until throughput is steady; False if it was not before the plan's cap."""
         self._wait(load, plan, plan.warmup_s)
         deadline = time.monotonic() + plan.warmup_max_s - plan.warmup_s
         rates: list[float] = []
@@ -221,7 +230,7 @@ class ServedSession:
             now_tokens = load.snapshot().output_tokens
             rates.append((now_tokens - tokens) / (time.monotonic() - began))
             tokens = now_tokens
-            if len(rates) >= NUM_LEVEL_BLOCKS and is_level(rates[-NUM_LEVEL_BLOCKS:], plan.steady_tolerance):
+            if len(rates) >= NUM_STEADY_BLOCKS and is_steady(rates[-NUM_STEADY_BLOCKS:], plan.steady_tolerance):
                 return True
         return False
 

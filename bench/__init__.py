@@ -1,0 +1,1 @@
+"""Benchmarks of this package's own parts; each prints one JSON object last."""
