@@ -8,7 +8,7 @@ OPENVINO := .venv-openvino/.installed
 OVERRIDES = model=$(MODEL) $(if $(HARDWARE),hardware=$(HARDWARE)) $(if $(WORKLOAD),workload=$(WORKLOAD)) \
 	$(if $(SLO),slo=$(SLO)) $(if $(BUDGET),search.budget_trials=$(BUDGET)) $(if $(STUDY),study=$(STUDY)) $(ARGS)
 
-.PHONY: help setup sweep plan show test check format lock clean
+.PHONY: help setup sweep plan show test check docs bench-load format lock clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -44,6 +44,12 @@ check: $(VENV)  ## format, lint, types, import layers
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+docs: $(VENV)  ## regenerate the generated parts of README and docs from rows and code
+	.venv/bin/python -m docs.generate
+
+bench-load: $(VENV)  ## CPU cost of the load client per streamed chunk; JSON last
+	.venv/bin/python -m bench.load
 
 format: $(VENV)  ## format the code
 	.venv/bin/ruff format .

@@ -111,6 +111,11 @@ class StubRig:
         self.started: list[EngineConfig] = []
         self.measured: list[tuple[str, int]] = []
         self.num_stopped = 0
+        self.refused: frozenset[str] = frozenset()
+
+    def refusal(self, config: EngineConfig) -> str | None:
+        """Refuse the configs whose hashes are in `refused`."""
+        return "the engine refuses this one" if config.config_hash in self.refused else None
 
     def describe(self) -> list[str]:
         """What this is."""

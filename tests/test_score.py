@@ -133,10 +133,10 @@ def test_a_smooth_curve_is_kept_as_it_is() -> None:
 def test_one_lucky_window_is_smoothed_away() -> None:
     values = [float(np.exp(0.5 * x - 0.06 * x**2)) for x in range(len(LOADS))]
     lucky = [*values]
-    lucky[3] *= 1.5
+    lucky[4] *= 1.5
     found = score(ladder(lucky), NO_SLO)
     assert found is not None
-    assert max(values) < found < max(lucky) * 0.9
+    assert max(values) < found < max(values) * 1.15
     best = best_row(ladder(lucky), NO_SLO)
     assert best is not None
     assert best.output_tokens_per_joule == max(lucky)

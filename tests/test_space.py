@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.roofline.memory import kv_bytes, kv_pool_bytes
-from pipeline.space import MAX_CONFIGS, RULES, Space, build_space, engine_default, why_infeasible
+from pipeline.space import LENGTH_MARGIN_TOKENS, MAX_CONFIGS, RULES, Space, build_space, engine_default, why_infeasible
 from pipeline.study import EngineConfig, Scalar, Study
 from tests.builders import MODELLED, make_study, with_axes
 from tests.roofline import facts
@@ -88,8 +88,8 @@ BROKEN: list[tuple[tuple[str, ...], dict[str, Any], dict[str, Scalar | None], st
     (
         DENSE,
         {},
-        {"batching.max_num_tokens": 512, "batching.chunked_prefill": False},
-        "max_num_tokens=512 is below the ISL without chunked prefill",
+        {"batching.max_num_tokens": 2048 + LENGTH_MARGIN_TOKENS - 1, "batching.chunked_prefill": False},
+        "max_num_tokens=2079 without chunked prefill: a prompt of the first wave may need 2080 tokens",
     ),
     (
         DENSE,
@@ -132,7 +132,7 @@ ALLOWED: list[tuple[tuple[str, ...], dict[str, Any], dict[str, Scalar | None]]] 
     (DENSE, {"hardware": {"num_gpus": 32}}, {"parallelism.tp": 32}),
     (MIXTURE, {}, {"parallelism.tp": 4, "parallelism.ep": 2}),
     (MIXTURE, {"engine": {"name": "vllm"}}, {"parallelism.tp": 4, "parallelism.ep": 4}),
-    (DENSE, {}, {"batching.max_num_tokens": 1024, "batching.chunked_prefill": False}),
+    (DENSE, {}, {"batching.max_num_tokens": 2048 + LENGTH_MARGIN_TOKENS, "batching.chunked_prefill": False}),
     (DENSE, {}, {"batching.max_num_tokens": 512, "batching.chunked_prefill": True}),
     (DENSE, {}, {"batching.max_num_tokens": 512, "batching.max_batch_size": 512, "batching.chunked_prefill": True}),
     (DENSE, {}, {"batching.max_batch_size": 4096}),
@@ -187,7 +187,7 @@ def test_equal_configs_of_different_spelling_come_once() -> None:
 def test_of_configs_that_the_embedded_engine_cannot_tell_apart_one_is_kept(sizes: tuple[int | None, ...]) -> None:
     study = with_axes(
         make_study(*EMBEDDED), batching__max_batch_size=sizes, batching__chunked_prefill=(True, False),
-        batching__max_num_tokens=(128, 1024),
+        batching__max_num_tokens=(256, 1024),
     )  # fmt: skip
     configs = build_space(study).configs
     chunked = [each for each in configs if each.batching.chunked_prefill]
@@ -215,6 +215,15 @@ def test_the_commonest_reasons_of_an_empty_space_come_first() -> None:
     study = with_axes(make_study(*MODELLED), precision__weights=("bf16", "fp8"), parallelism__tp=(1, 2, 4))
     with pytest.raises(ConfigError, match=r"has no bf16 weights, only fp4; .*has no fp8 weights, only fp4$"):
         build_space(study)
+
+
+def test_the_engines_own_refusals_are_exclusions_after_the_rules() -> None:
+    study = with_axes(make_study(*MODELLED), precision__weights=("fp4", "bf16"), parallelism__tp=(1, 2))
+    space = build_space(study, lambda config: "no, says the engine" if config.parallelism.tp == 2 else None)
+    assert [each.parallelism.tp for each in space.configs] == [1]
+    assert space.exclusions["no, says the engine"] == 1
+    with pytest.raises(ConfigError, match="no, says the engine"):
+        build_space(study, lambda _: "no, says the engine")
 
 
 def test_too_many_configs_are_an_error_and_not_a_sample() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.engine.trtllm import TrtllmEngine
 from pipeline.errors import ConfigError, StoreError
 from pipeline.record import Evidence, Row, RowStatus, Trial, TrialStatus
 from pipeline.rig.modelled import ModelledRig
@@ -28,7 +29,7 @@ NUM_LOADS = len(MODELLED_STUDY.workload.concurrency)
 def modelled(folder: Path, study: Study = MODELLED_STUDY, progress: Recorder | None = None) -> Store:
     """Sweep with the modelled rig into a folder."""
     store = Store(folder)
-    sweep(study, ModelledRig(study), store, progress or Recorder())
+    sweep(study, ModelledRig(study, TrtllmEngine()), store, progress or Recorder())
     return store
 
 
@@ -251,7 +252,10 @@ def test_two_sweeps_do_not_share_a_study(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"rig": "served"}, "rig=served: study test has rows of rig=modelled; choose another name with STUDY="),
-        ({"plan": {"window_s": 99.0}}, "plan.window_s=99.0: study test has rows of plan.window_s=2.5"),
+        (
+            {"plan": {"window_s": 99.0}},
+            f"plan.window_s=99.0: study test has rows of plan.window_s={MODELLED_STUDY.plan.window_s}",
+        ),
         ({"hardware": {"name": "b300"}}, "hardware.name=b300: study test has rows of hardware.name=b200"),
     ],
 )
@@ -299,6 +303,25 @@ def test_an_unwritable_folder_is_found_out_before_anything_starts(tmp_path: Path
     with pytest.raises(StoreError, match="cannot be written"):
         sweep(study, rig, Store(tmp_path / "file" / "results"), Recorder())
     assert rig.started == []
+
+
+def test_configs_that_the_engine_refuses_are_not_started(tmp_path: Path) -> None:
+    study, store = small_study(budget=100), Store(tmp_path)
+    rig = StubRig(study, good)
+    rig.refused = frozenset(config.config_hash for config in build_space(study).configs[::2])
+    sweep(study, rig, store, Recorder())
+    assert not rig.refused & {config.config_hash for config in rig.started}
+    assert len(finished(store, study)) == 5
+
+
+def test_what_the_user_must_mend_stops_the_sweep_and_is_no_result(tmp_path: Path) -> None:
+    def unmended(config: EngineConfig, concurrency: int) -> dict[str, Any]:
+        raise ConfigError("weights=checkpoint: there are none")
+
+    study = small_study()
+    with pytest.raises(ConfigError, match="there are none"):
+        sweep(study, StubRig(study, unmended), Store(tmp_path), Recorder())
+    assert Store(tmp_path).trials("test") == []
 
 
 def test_all_that_is_feasible_is_measured_if_the_budget_allows(tmp_path: Path) -> None:

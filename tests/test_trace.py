@@ -132,6 +132,24 @@ def test_a_cut_trace_is_short() -> None:
     assert columns(short)["gpu_energy_j"] == pytest.approx(3000)
 
 
+def test_readings_much_rarer_than_the_margin_still_reach_over_the_window() -> None:
+    rare = [(0, 0), (100 * SECOND_NS, 5 * SECOND_NS)]
+    device = dataclasses.replace(steady_device(300, 0, 100), throttle_ns=rare, power_cap_ns=rare)
+    trace = Trace(
+        open_ns=40 * SECOND_NS, close_ns=60 * SECOND_NS, concurrency=1, requests=[], devices={"GPU-0": device}
+    )
+    assert columns(cut(trace))["throttle_s"] == columns(trace)["throttle_s"] == pytest.approx(1)
+
+
+def test_a_request_that_ends_as_the_window_opens_is_in_it() -> None:
+    trace = Trace(
+        open_ns=5 * SECOND_NS, close_ns=9 * SECOND_NS, concurrency=1, requests=[make_request(3, [(4, 1), (5, 2)])],
+        devices={"GPU-0": steady_device(300, 0, 20, period_s=1)},
+    )  # fmt: skip
+    assert columns(trace)["num_completed"] == 1
+    assert columns(cut(trace)) == columns(trace)
+
+
 def test_a_row_can_be_computed_again_from_its_file(tmp_path: Path) -> None:
     trace = cut(
         Trace(

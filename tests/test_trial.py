@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.record import Evidence, Row, Trial, TrialStatus
 from pipeline.rig.protocol import TrialError
 from pipeline.score import score
@@ -149,6 +149,16 @@ def test_whatever_else_happens_is_passed_on_after_the_trial_was_stored(tmp_path:
     assert run.stored.status is TrialStatus.INTERRUPTED
     assert run.stored.num_rows == len(run.store.rows(STUDY.id)) == 2
     assert run.rig.num_stopped == 1
+
+
+def test_what_the_user_must_mend_leaves_no_record(tmp_path: Path) -> None:
+    def unmended(_config: EngineConfig, _concurrency: int) -> dict[str, Any]:
+        raise ConfigError("weights=checkpoint: there are none")
+
+    run = Run(tmp_path, unmended)
+    with pytest.raises(ConfigError, match="there are none"):
+        run()
+    assert run.store.trials(STUDY.id) == []
 
 
 def test_results_that_cannot_be_written_stop_the_trial(tmp_path: Path) -> None:

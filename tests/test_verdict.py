@@ -9,7 +9,7 @@ from pipeline.verdict import MAX_CLIENT_LOAD, MIN_OCCUPANCY, Facts, judge, plan_
 
 GOOD = Facts(
     output_tokens=1000, energy_j=100.0, second_reading_j=101.0, num_completed=100, num_failed=0, occupancy=0.99,
-    drift=0.01, warmup_was_steady=True, output_tokens_per_s=50.0, bound_tokens_per_s=60.0, throttle_s=0.0,
+    is_steady=True, warmup_was_steady=True, output_tokens_per_s=50.0, bound_tokens_per_s=60.0, throttle_s=0.0,
     client_load=0.1, meter_faults=(),
 )  # fmt: skip
 
@@ -28,8 +28,7 @@ GATED: list[tuple[Reason, dict[str, Any]]] = [
     (Reason.ERROR_RATE, {"num_failed": 2}),
     (Reason.ERROR_RATE, {"num_failed": 1, "num_completed": 0}),
     (Reason.OCCUPANCY_LOW, {"occupancy": MIN_OCCUPANCY - 0.01}),
-    (Reason.NOT_STEADY, {"drift": 0.06}),
-    (Reason.NOT_STEADY, {"drift": -0.06}),
+    (Reason.NOT_STEADY, {"is_steady": False}),
     (Reason.NOT_STEADY, {"warmup_was_steady": False}),
     (Reason.CLIENT_BOUND, {"client_load": MAX_CLIENT_LOAD + 0.01}),
     (Reason.THERMAL_OR_BRAKE, {"throttle_s": 0.001}),
@@ -43,8 +42,6 @@ HARMLESS: list[dict[str, Any]] = [
     {"num_completed": 0},
     {"num_completed": 9999, "num_failed": 1},
     {"occupancy": MIN_OCCUPANCY},
-    {"drift": None},
-    {"drift": 0.05},
     {"client_load": MAX_CLIENT_LOAD},
     {"throttle_s": None},
     {"second_reading_j": None},
@@ -89,8 +86,8 @@ def test_every_reason_is_tested_here() -> None:
 
 def test_all_reasons_are_given_at_once_and_in_a_fixed_order() -> None:
     facts = dataclasses.replace(
-        GOOD, output_tokens=0, energy_j=None, occupancy=0.1, drift=1.0, client_load=2.0, throttle_s=1.0, num_failed=50,
-        meter_faults=(Reason.COUNTER_RESET,),
+        GOOD, output_tokens=0, energy_j=None, occupancy=0.1, is_steady=False, client_load=2.0, throttle_s=1.0,
+        num_failed=50, meter_faults=(Reason.COUNTER_RESET,),
     )  # fmt: skip
     status, reasons, _ = judge(facts, plan("enforce"))
     assert status is RowStatus.INVALID

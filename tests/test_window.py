@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.load.protocol import RequestRecord
@@ -13,7 +13,7 @@ from pipeline.window import (
     LoadWindow,
     block_energies_j,
     drift,
-    is_level,
+    is_steady,
     percentile,
     relative_ci95,
     summarise,
@@ -40,15 +40,15 @@ def paced(
 
 @st.composite
 def requests(draw: st.DrawFn) -> RequestRecord:
-    """Any request whose life may touch [0, 1000) ns: short clocks make events fall on edges."""
-    times = sorted(draw(st.lists(st.integers(0, 1000), max_size=8)))
+    """Any request whose life may touch [0, 30) ns: on so short a clock events fall on edges."""
+    times = sorted(draw(st.lists(st.integers(0, 30), max_size=8)))
     steps = draw(st.lists(st.integers(1, 5), min_size=len(times), max_size=len(times)))
     failed = draw(st.booleans())
     return RequestRecord(
         index=0,
         isl_tokens=draw(st.integers(1, 50)),
         osl_tokens=10,
-        sent_ns=draw(st.integers(0, times[0] if times else 1000)),
+        sent_ns=draw(st.integers(0, times[0] if times else 30)),
         event_t_ns=times,
         event_tokens=[sum(steps[: n + 1]) for n in range(len(steps))],
         end_ns=times[-1] if times and not failed and draw(st.booleans()) else None,
@@ -62,7 +62,7 @@ UPTIMES_NS = (0, 200 * 86_400 * SECOND_NS)
 
 @given(
     st.lists(requests(), max_size=12),
-    st.lists(st.integers(0, 1000), min_size=3, max_size=3, unique=True),
+    st.lists(st.integers(0, 30), min_size=3, max_size=3, unique=True),
     st.sampled_from(UPTIMES_NS),
 )
 def test_what_is_counted_adds_up_over_adjacent_windows(
@@ -80,7 +80,7 @@ def test_what_is_counted_adds_up_over_adjacent_windows(
     assert busy_ns == pytest.approx(both.occupancy * (c - a), abs=1e-6)
 
 
-@given(st.lists(requests(), max_size=12), st.integers(0, 900), st.integers(1, 100), st.integers(1, 40))
+@given(st.lists(requests(), max_size=12), st.integers(0, 20), st.integers(1, 30), st.integers(1, 40))
 def test_block_tokens_sum_to_the_total_of_a_plain_count(
     records: list[RequestRecord], t0_ns: int, length_ns: int, num_blocks: int
 ) -> None:
@@ -101,13 +101,13 @@ def test_block_tokens_sum_to_the_total_of_a_plain_count(
 def test_failed_requests_contribute_nothing_but_their_number(records: list[RequestRecord]) -> None:
     failed = [dataclasses.replace(record, error="broken", end_ns=None) for record in records]
     good = [record for record in records if record.error is None]
-    with_failed, without = (summarise(some, 0, 2000, 1e-7, 4) for some in ([*good, *failed], good))
+    with_failed, without = (summarise(some, 0, 40, 1e-8, 4) for some in ([*good, *failed], good))
     assert with_failed == dataclasses.replace(without, num_failed=len(failed))
 
 
 @given(st.lists(requests(), max_size=8))
 def test_the_order_of_requests_does_not_matter(records: list[RequestRecord]) -> None:
-    assert summarise(records, 100, 900, 1e-7, 4) == summarise(records[::-1], 100, 900, 1e-7, 4)
+    assert summarise(records, 3, 27, 1e-8, 4) == summarise(records[::-1], 3, 27, 1e-8, 4)
 
 
 def test_edges_open_at_t0_and_close_before_t1() -> None:
@@ -238,10 +238,41 @@ def test_the_drift_of_a_window_is_that_of_its_blocks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rates", "level"), [([1, 1.04, 0.97], True), ([1, 1.2, 0.8], False), ([0, 0, 0], False), ([0, 0, 3], False)]
+    ("blocks", "steady"),
+    [
+        ([], False),
+        ([5], False),
+        ([5, 5], False),
+        ([0, 0, 0], False),
+        ([5, 5, 5], True),
+        ([10, 11, 10, 9, 10, 11, 9, 10], True),
+        ([80, 85, 91, 94, 101, 104, 110, 115], False),
+        ([115, 110, 104, 101, 94, 91, 85, 80], False),
+        ([10, 10, 10, 4, 10, 10, 10, 10], False),
+        ([10, 10, 10, 6, 10, 10, 10, 10], True),
+        ([10, 10, 10, 10, 10, 10, 10, 0], False),
+        ([30, 8, 22, 11, 28, 12, 25, 14], False),
+        ([20, 13, 19, 12, 20, 14, 12, 17], True),
+    ],
 )
-def test_level_means_close_to_the_mean_and_moving(rates: list[float], level: bool) -> None:
-    assert is_level(rates, 0.05) is level
+def test_steady_is_without_trend_and_without_stall_whatever_the_noise(blocks: list[float], steady: bool) -> None:
+    assert is_steady(blocks, 0.05) is steady
+
+
+@given(st.floats(1, 1000), st.integers(4, 30), st.floats(-0.6, 0.6), st.floats(0.01, 0.5))
+def test_a_straight_line_is_steady_exactly_within_the_tolerance(
+    mean: float, count: int, change: float, tolerance: float
+) -> None:
+    assume(abs(abs(change) - tolerance) > 1e-6)
+    blocks = [mean * (1 + change * ((n + 0.5) / count - 0.5)) for n in range(count)]
+    assert is_steady(blocks, tolerance) is (abs(change) < tolerance)
+
+
+@given(st.lists(st.integers(1, 100), min_size=3, max_size=20), st.integers(2, 50))
+def test_steadiness_does_not_depend_on_the_unit_or_the_direction_of_time(blocks: list[int], factor: int) -> None:
+    found = is_steady(blocks, 0.05)
+    assert is_steady([factor * n for n in blocks], 0.05) is found
+    assert is_steady(blocks[::-1], 0.05) is found
 
 
 def test_the_interval_is_the_one_of_the_textbook() -> None:

@@ -37,19 +37,18 @@ def version() -> None:
 def main() -> None:
     """Run the command line; a PipelineError is one line on stderr and its exit code, Ctrl-C is 130."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)  # what an Exit was raised with, or None
     except PipelineError as error:
         print(f"tpw: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except typer.Abort:
         sys.exit(130)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
             print(f"tpw: error: {error.format_message()}; see tpw --help", file=sys.stderr)
             sys.exit(2)
         raise
+    sys.exit(status or 0)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ import os
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from pipeline.cli.host import prepare
 from pipeline.cli.table import config_text
+from pipeline.cli.terminal import terminal
 from pipeline.engine.catalog import find_engine, refusal
 from pipeline.roofline.predict import predict
 from pipeline.space import build_space, engine_default
@@ -19,7 +19,7 @@ START_S = {"cpu": 2.5, "gpu": 150.0}
 
 def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choice or key=value")] = None) -> None:
     """Say what a sweep would do, before it costs anything."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal()
     prepared = prepare(overrides or [])
     study = prepared.study
     engine = find_engine(study)

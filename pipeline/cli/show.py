@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 
 from pipeline.cli.table import failures, result_tables
+from pipeline.cli.terminal import terminal
 from pipeline.config import nearest
 from pipeline.errors import ConfigError
 from pipeline.store import Store
@@ -33,7 +34,7 @@ def show(
     trials = store.trials(study_id)
     if not trials:
         raise ConfigError(f"study {study_id}: no trial is complete yet")
-    print_results(Console(), TypeAdapter(Study).validate_json(trials[-1].study_json), store)
+    print_results(terminal(), TypeAdapter(Study).validate_json(trials[-1].study_json), store)
 
 
 def print_results(console: Console, study: Study, store: Store) -> None:

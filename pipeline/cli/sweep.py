@@ -9,6 +9,7 @@ from rich.console import Console
 from pipeline.cli.display import LiveDisplay, PlainDisplay
 from pipeline.cli.host import Prepared, prepare
 from pipeline.cli.show import print_results
+from pipeline.cli.terminal import terminal
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="group=choice or key=value; groups are listed below")]
 Cfg = Annotated[str | None, typer.Option("--cfg", help="print the composed configuration (job) and stop")]
@@ -29,7 +30,7 @@ def sweep(overrides: Overrides = None, cfg: Cfg = None) -> None:
     from pipeline.store import Store
     from pipeline.sweep import sweep as run
 
-    console = Console()
+    console = terminal()
     prepared = prepare(overrides or [])
     study = prepared.study
     store = Store(Path(study.results_dir))

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from pipeline.record import Row, Trial, TrialStatus
 from pipeline.score import best_row, score, usable
-from pipeline.study import Slo
+from pipeline.study import Scalar, Slo
 
 MAX_CONFIGS = 10
 
@@ -41,10 +41,26 @@ def config_text(config_json: str, keys: Collection[str] | None = None) -> str:
     return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in config if keys is None or key in keys)
 
 
-def varying_keys(rows: Sequence[Row]) -> set[str]:
-    """Keys that the configs of these rows do not all share with the same value."""
-    configs = [set(json.loads(text).items()) for text in {row.config_json for row in rows}]
-    return {key for key, _ in set.union(*configs) - set.intersection(*configs)}
+def varying_keys(configs: Collection[str]) -> set[str]:
+    """Keys that have more than one value among these configs (as JSON); a key left to the engine's default has none."""
+    values: dict[str, set[Scalar]] = {}
+    for config in configs:
+        for key, value in json.loads(config).items():
+            values.setdefault(key, set()).add(value)
+    return {key for key, several in values.items() if len(several) > 1}
+
+
+def label(config: str, configs: Collection[str]) -> str:
+    """What tells one config from the others, and whether it leaves to the engine what the others set."""
+    text = config_text(config, varying_keys(configs)) or "as above"
+    is_default = len(json.loads(config)) < max(len(json.loads(other)) for other in configs)
+    return f"{text}, else engine default" if is_default else text
+
+
+def shared_text(configs: Collection[str]) -> str:
+    """The settings that configs share, where they set them."""
+    fullest = max(configs, key=lambda config: len(json.loads(config)))
+    return config_text(fullest, json.loads(fullest).keys() - varying_keys(configs))
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -55,15 +71,6 @@ def number(value: float | None, digits: int = 3) -> str:
         return "0"
     text = f"{value:.{digits}g}"
     return f"{float(text):,.0f}" if abs(value) >= 10 ** (digits - 1) else text
-
-
-def markdown_tables(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> str:
-    """The same tables as Markdown, each under its conditions."""
-    parts = []
-    for kind, group in _kinds(rows):
-        lines = [COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 3), "---", "---"], *_lines(group, trials, slo)]
-        parts.append(_title(group, slo, kind) + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-    return "\n\n".join(parts)
 
 
 def _kinds(rows: Sequence[Row]) -> list[tuple[tuple[str, str, str], list[Row]]]:
@@ -77,13 +84,12 @@ def _kinds(rows: Sequence[Row]) -> list[tuple[tuple[str, str, str], list[Row]]]:
 
 def _title(rows: Sequence[Row], slo: Slo, kind: tuple[str, str, str]) -> str:
     """What all lines of a table share: the conditions, then the settings that do not vary."""
-    first, varying = rows[0], varying_keys(rows)
-    shared = {key for row in rows for key in json.loads(row.config_json)} - varying
+    first = rows[0]
     device = f"{max(1, first.num_gpus)} x {first.gpu_name}" if first.gpu_name else first.hardware
     version = f" {first.engine_version}" if first.engine_version else ""
     return (
         f"{first.model} on {device}, {first.engine}{version}, {first.workload}, slo={slo.name}, plan={first.plan}; "
-        f"evidence={kind[0]}, boundary={kind[1]}, weights={kind[2]}; all with {config_text(first.config_json, shared)}"
+        f"evidence={kind[0]}, boundary={kind[1]}, weights={kind[2]}; {shared_text({row.config_json for row in rows})}"
     )
 
 
@@ -93,7 +99,7 @@ def _lines(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> list[list[
     for row in rows:
         by_config.setdefault(row.config_hash, []).append(row)
     proposed = {trial.config_hash: trial.proposed_by for trial in trials}
-    varying = varying_keys(rows)
+    configs = {row.config_json for row in rows}
     ranked = sorted(by_config.values(), key=lambda group: -(score(group, slo) or 0.0))
     lines = []
     for group in ranked[:MAX_CONFIGS]:
@@ -103,7 +109,7 @@ def _lines(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> list[list[
         notes = [*([] if best else ["misses the SLO at every load"]), *row.warnings]
         lines.append(
             [
-                config_text(row.config_json, varying) or "as above",
+                label(row.config_json, configs),
                 str(row.concurrency),
                 number(row.output_tokens_per_joule),
                 "-" if ci is None else f"{100 * ci:.1f} %",

@@ -150,6 +150,7 @@ class ClosedLoop:
                 await self._stream(session, body, record)
                 self._num_completed += 1
             except (aiohttp.ClientError, OSError, LoadError, TimeoutError) as error:
+                record.end_ns = time.monotonic_ns()
                 record.error = self._last_error = f"{type(error).__name__}: {error}"
                 self._num_failed += 1
                 await asyncio.sleep(RETRY_PAUSE_S)

@@ -15,7 +15,7 @@ class RequestRecord:
         sent_ns: Monotonic clock when the request was sent.
         event_t_ns: Time of each stream event that carried output, nanoseconds.
         event_tokens: Output tokens received up to and including that event (cumulative).
-        end_ns: When the stream ended; None while it runs or when we cancelled it.
+        end_ns: When the stream ended or failed; None while it runs or when we cancelled it.
         error: What went wrong; None if nothing did.
     """
 

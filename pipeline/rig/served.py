@@ -35,7 +35,7 @@ NUM_STEADY_BLOCKS = 5
 """Blocks without trend or stall before the window opens."""
 
 MIN_FAILURES = 20
-"""Failed requests, with none completed, after which a load point is given up."""
+"""Failed requests, without a single token, after which a load point is given up."""
 
 OpenMeter = Callable[[int], Meter]
 """Opens a meter over so many devices."""
@@ -118,7 +118,7 @@ def _wait_ready(engine: Engine, process: EngineProcess, study: Study) -> None:
     except EngineError as error:
         raise TrialError(engine.failure(process.log_lines()), str(error), error.log_tail) from error
     except TimeoutError as error:
-        message = f"no generation within engine.ready_timeout_s={timeout_s:g}"
+        message = f"no generation within engine.ready_timeout_s={timeout_s:g}: {error}"
         raise TrialError(TrialStatus.START_TIMEOUT, message, process.log_tail()) from error
 
 
@@ -270,8 +270,9 @@ class ServedSession:
             self._process.check_alive()
         except EngineError as error:
             raise TrialError(TrialStatus.LOAD_FAILED, f"{error} under load", error.log_tail) from error
-        if state.num_failed >= MIN_FAILURES and state.num_completed == 0:
+        if state.num_failed >= MIN_FAILURES and state.output_tokens == 0:
             message = f"every request failed, last: {state.last_error}"
             raise TrialError(TrialStatus.LOAD_FAILED, message, self._process.log_tail())
         if time.monotonic_ns() - state.last_event_ns > plan.hang_s * 1e9:
-            raise TrialError(TrialStatus.HUNG, f"no token for {plan.hang_s:g} s", self._process.log_tail())
+            message = f"no token for {plan.hang_s:g} s, last failure: {state.last_error or 'none'}"
+            raise TrialError(TrialStatus.HUNG, message, self._process.log_tail())

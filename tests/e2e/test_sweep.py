@@ -36,7 +36,8 @@ def engine_processes(tmp_path: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if any(str(tmp_path) in part for part in process.cmdline()) and "pipeline.cli.main" not in process.cmdline():
+            argv = process.cmdline()
+            if any(str(tmp_path) in part for part in argv) and "pipeline.cli.main" not in argv:
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
@@ -144,16 +145,17 @@ def test_ctrl_c_keeps_rows_stops_the_engine_and_says_how_to_resume(tmp_path: Pat
 
 def test_a_config_that_cannot_start_is_a_trial_and_the_sweep_goes_on(tmp_path: Path) -> None:
     overrides = [
-        "precision.kv_cache=[auto,i3]", "precision.weights=bf16", "batching.max_num_tokens=256", "engine.knobs.num_threads=2",
-        "batching.chunked_prefill=true", "workload.concurrency=[4]",
+        "precision.kv_cache=auto", "precision.weights=bf16", "batching.max_num_tokens=256",
+        "engine.knobs.num_threads=2", "batching.chunked_prefill=true",
+        "+engine.knobs.cache_size_gb=[1,1000000]", "workload.concurrency=[4]",
     ]  # fmt: skip
     swept = run(command(tmp_path, *overrides))
     assert swept.returncode == 0, swept.stderr
     statuses = {trial.status: trial for trial in Store(tmp_path / "results").trials("e2e")}
-    assert set(statuses) == {TrialStatus.OK, TrialStatus.START_FAILED}
-    assert statuses[TrialStatus.START_FAILED].log_tail
-    assert statuses[TrialStatus.START_FAILED].reasons
-    assert "start_failed" in swept.stdout
+    assert set(statuses) == {TrialStatus.OK, TrialStatus.OUT_OF_MEMORY}
+    assert statuses[TrialStatus.OUT_OF_MEMORY].log_tail
+    assert statuses[TrialStatus.OUT_OF_MEMORY].reasons
+    assert "out_of_memory" in swept.stdout
 
 
 BAD_INPUT = {

@@ -2,6 +2,8 @@ import dataclasses
 
 import pytest
 
+from pipeline.engine.openvino import OpenvinoEngine
+from pipeline.engine.trtllm import TrtllmEngine
 from pipeline.errors import ConfigError
 from pipeline.record import Boundary, Evidence, RowStatus, TrialStatus
 from pipeline.rig.modelled import ModelledRig
@@ -18,7 +20,7 @@ POINT = OperatingPoint(concurrency=16)
 
 def test_a_row_is_the_prediction_and_says_that_it_is_one() -> None:
     phases: list[str] = []
-    with ModelledRig(STUDY).start(CONFIG, "t1", phases.append) as session:
+    with ModelledRig(STUDY, TrtllmEngine()).start(CONFIG, "t1", phases.append) as session:
         row = session.measure(POINT, phases.append)
     expected = predict(STUDY.model, STUDY.hardware, STUDY.workload, CONFIG, POINT)
     assert isinstance(expected, Prediction)
@@ -35,7 +37,7 @@ def test_a_row_is_the_prediction_and_says_that_it_is_one() -> None:
 
 
 def test_nothing_that_only_a_measurement_gives_is_filled_in() -> None:
-    with ModelledRig(STUDY).start(CONFIG, "t1", lambda _: None) as session:
+    with ModelledRig(STUDY, TrtllmEngine()).start(CONFIG, "t1", lambda _: None) as session:
         row = session.measure(POINT, lambda _: None)
         assert session.start.evidence is Evidence.MODELLED
         assert (session.start.start_s, session.start.start_energy_j, session.start.engine_version) == (None, None, None)
@@ -49,18 +51,25 @@ def test_a_config_that_does_not_fit_does_not_start() -> None:
     small = dataclasses.replace(STUDY, hardware=dataclasses.replace(STUDY.hardware, memory_bytes=20_000_000_000))
     with (
         pytest.raises(TrialError, match="does not fit b200") as caught,
-        ModelledRig(small).start(CONFIG, "t1", lambda _: None),
+        ModelledRig(small, TrtllmEngine()).start(CONFIG, "t1", lambda _: None),
     ):
         pytest.fail("it started")
     assert caught.value.status is TrialStatus.OUT_OF_MEMORY
 
 
+def test_what_the_engine_could_not_be_given_is_refused_with_the_engines_own_words() -> None:
+    rig = ModelledRig(STUDY, TrtllmEngine())
+    odd = EngineConfig.from_axes("trtllm", {"precision.weights": "fp4", "engine.knobs.moe_backend": "ABACUS"})
+    assert rig.refusal(CONFIG) is None
+    assert "engine.knobs.moe_backend=ABACUS: allowed:" in (rig.refusal(odd) or "")
+
+
 def test_a_cpu_has_no_model() -> None:
     with pytest.raises(ConfigError, match="rig=modelled: there is no model of hardware=cpu; name a GPU"):
-        ModelledRig(make_study())
+        ModelledRig(make_study(), OpenvinoEngine())
 
 
 def test_the_user_is_told_that_nothing_is_measured() -> None:
-    (line,) = ModelledRig(STUDY).describe()
+    (line,) = ModelledRig(STUDY, TrtllmEngine()).describe()
     assert "nothing is started or measured" in line
     assert CALIBRATION_ID in line

@@ -32,8 +32,9 @@ def trace(
 
 
 def test_the_window_is_the_meters_and_both_sides_share_it() -> None:
-    row = measured(trace(), PLAN, Boundary.GPU)
+    row = measured(trace(), PLAN, Boundary.GPU, client_cpu_s=10.0, bound_tokens_per_s=11.0)
     assert row["window_s"] == pytest.approx(19.9)
+    assert row["client_cpu_s"] == 10.0
     assert row["gpu_energy_j"] == pytest.approx(300 * 19.9)
     assert row["output_tokens"] == 199
     assert row["output_tokens_per_s"] == pytest.approx(10)
@@ -60,7 +61,7 @@ def test_the_second_reading_and_the_state_of_the_device_are_kept() -> None:
     assert row["throttle_s"] == 0
     assert row["power_cap_s"] == pytest.approx(1.99)
     assert row["output_tokens_per_joule_rel_ci95"] == pytest.approx(0, abs=0.05)
-    assert row["num_blocks"] == 10
+    assert row["num_blocks"] == round(19.9 / PLAN.block_s)
 
 
 def test_devices_are_added_up_over_the_time_they_share() -> None:
@@ -98,6 +99,12 @@ def test_without_energy_the_load_is_still_told_and_no_joule_is_invented(devices:
     assert row["output_tokens"] == 200
     for name in ("gpu_energy_j", "cpu_energy_j", "power_w", "output_tokens_per_joule", "total_tokens_per_joule",
                  "output_tokens_per_joule_rel_ci95"):  # fmt: skip
+        assert row[name] is None, name
+
+
+def test_the_sum_over_no_devices_is_unknown() -> None:
+    row = measured(trace({}), PLAN, Boundary.GPU)
+    for name in ("gpu_energy_integral_j", "power_limit_w", "throttle_s", "power_cap_s", "gpu_temperature_mean_c"):
         assert row[name] is None, name
 
 
@@ -162,9 +169,13 @@ def test_the_verdict_sees_what_happened(made: Trace, arguments: dict[str, Any], 
     assert set(demo["reasons"]) == {reason} & fatal
 
 
-def test_a_ladder_that_speeds_up_is_not_steady() -> None:
-    rush = [make_request(0, [(0.001 * n**2, n) for n in range(1, 150)])]
-    assert Reason.NOT_STEADY in measured(trace(requests=rush), PLAN, Boundary.GPU)["reasons"]
+@pytest.mark.parametrize(("per_second", "steady"), [(20, True), (26, False), (14, False)])
+def test_a_rate_that_rises_or_falls_all_along_is_not_steady(per_second: int, steady: bool) -> None:
+    """From 20 tokens in the first second to `per_second` in the last."""
+    rates = [20 + (per_second - 20) * n / 19 for n in range(-1, 21)]
+    times = [n - 1 + (m + 0.5) / round(rate) for n, rate in enumerate(rates) for m in range(round(rate))]
+    stream = make_request(-2, [(t_s, n) for n, t_s in enumerate(times, start=1)], ended=False)
+    assert (Reason.NOT_STEADY not in measured(trace(requests=[stream]), PLAN, Boundary.GPU)["reasons"]) is steady
 
 
 def test_identity_says_which_case_a_row_is_of() -> None:

@@ -1,0 +1,1 @@
+"""Documents, and the program that regenerates parts of them."""
