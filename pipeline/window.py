@@ -14,6 +14,9 @@ from typing import Protocol
 import numpy as np
 from scipy import stats
 
+MAX_EXCUSED_DRIFT = 0.25
+"""Noise explains no larger one: with few blocks a curved ramp has a wide interval too."""
+
 MIN_BLOCK_SHARE = 0.5
 """Kernels that compile under load, or a preempted batch, halve a block at least."""
 
@@ -124,7 +127,7 @@ def is_steady(blocks: Sequence[float], tolerance: float) -> bool:
         return False
     fit = stats.linregress(range(len(blocks)), blocks)
     half_width = float(stats.t.ppf(0.975, len(blocks) - 2) * fit.stderr) * len(blocks) / statistics.fmean(blocks)
-    return abs(change) <= max(tolerance, half_width)
+    return abs(change) <= max(tolerance, min(half_width, MAX_EXCUSED_DRIFT))
 
 
 def relative_ci95(ratios: Sequence[float]) -> float | None:

@@ -253,6 +253,8 @@ def test_the_drift_of_a_window_is_that_of_its_blocks() -> None:
         ([10, 10, 10, 10, 10, 10, 10, 0], False),
         ([30, 8, 22, 11, 28, 12, 25, 14], False),
         ([20, 13, 19, 12, 20, 14, 12, 17], True),
+        ([54, 48, 40, 34, 30], False),
+        ([6, 10, 10, 10, 10], False),
     ],
 )
 def test_steady_is_without_trend_and_without_stall_whatever_the_noise(blocks: list[float], steady: bool) -> None:

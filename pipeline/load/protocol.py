@@ -29,6 +29,11 @@ class RequestRecord:
     error: str | None = None
 
     @property
+    def is_completed(self) -> bool:
+        """Whether it ended with all its tokens."""
+        return self.end_ns is not None and self.error is None
+
+    @property
     def output_tokens(self) -> int:
         """Output tokens received so far."""
         return self.event_tokens[-1] if self.event_tokens else 0

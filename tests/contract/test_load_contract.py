@@ -136,7 +136,7 @@ def test_records_say_what_was_asked_and_what_came(new_load: Callable[[str], Load
     began_ns, load = time.monotonic_ns(), new_load(url)
     run(load)
     ended_ns, state, records = time.monotonic_ns(), load.snapshot(), load.records()
-    completed = [record for record in records if record.end_ns is not None]
+    completed = [record for record in records if record.is_completed]
     assert state.num_completed == len(completed) >= 3 * CONCURRENCY
     assert state.output_tokens == sum(record.output_tokens for record in records)
     assert state.last_event_ns == max(record.event_t_ns[-1] for record in records if record.event_t_ns)

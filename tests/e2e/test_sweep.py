@@ -28,7 +28,8 @@ def command(tmp_path: Path, *overrides: str, name: str = "sweep") -> list[str]:
 
 
 def run(argv: list[str], timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(argv, cwd=REPO, capture_output=True, text=True, timeout=timeout_s, check=False)
+    env = os.environ | {"COLUMNS": "160"}  # the test runner's terminal library may have set a narrow one
+    return subprocess.run(argv, cwd=REPO, capture_output=True, text=True, timeout=timeout_s, check=False, env=env)
 
 
 def engine_processes(tmp_path: Path) -> list[psutil.Process]:

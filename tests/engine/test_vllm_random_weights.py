@@ -17,10 +17,16 @@ from pipeline.engine.side import vllm_random_weights as weights
 
 SOURCE = Path(weights.__file__)
 
+E2M1_MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""What the low three bits of a nibble stand for; the fourth is the sign. Source: OCP Microscaling Formats v1.0."""
+
+E8M0_BIAS = 127
+"""A scale byte e stands for 2^(e - 127). Source: the same."""
+
 
 def test_the_nibbles_of_mxfp4_dequantise_to_the_intended_spread() -> None:
-    scale_ms = sum(4.0 ** (code - weights.E8M0_BIAS) for code in weights.E8M0_CODES) / len(weights.E8M0_CODES)
-    value_ms = sum(value**2 for value in weights.E2M1_MAGNITUDES) / len(weights.E2M1_MAGNITUDES)
+    scale_ms = sum(4.0 ** (code - E8M0_BIAS) for code in weights.E8M0_CODES) / len(weights.E8M0_CODES)
+    value_ms = sum(value**2 for value in E2M1_MAGNITUDES) / len(E2M1_MAGNITUDES)
     assert math.sqrt(scale_ms * value_ms) == pytest.approx(weights.SD, rel=1e-3)
 
 

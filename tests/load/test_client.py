@@ -69,7 +69,7 @@ def assert_consistent(load: ClosedLoop) -> list[RequestRecord]:
     """What holds for every load that has ended, however it went; returns the records."""
     state, records = load.snapshot(), load.records()
     assert state.output_tokens == sum(record.output_tokens for record in records)
-    assert state.num_completed == sum(record.end_ns is not None for record in records)
+    assert state.num_completed == sum(record.is_completed for record in records)
     assert state.num_failed == sum(record.error is not None for record in records)
     for record in records:
         times, tokens = record.event_t_ns, record.event_tokens
@@ -77,7 +77,8 @@ def assert_consistent(load: ClosedLoop) -> list[RequestRecord]:
         assert times == sorted(times)
         assert tokens == sorted(tokens)
         assert record.sent_ns <= min(times, default=record.sent_ns)
-        assert record.end_ns is None or (record.error is None and record.end_ns == times[-1])
+        assert not record.is_completed or record.end_ns == times[-1]
+        assert record.error is None or record.end_ns is not None
     return records
 
 
@@ -89,7 +90,7 @@ def test_good_answer_is_counted_token_by_token(server: SseServer, script: Script
     records = assert_consistent(load)
     assert [record.error for record in records if record.error] == []
     assert load.snapshot().last_error is None
-    completed = [record for record in records if record.end_ns is not None]
+    completed = [record for record in records if record.is_completed]
     assert len(completed) >= 12
     assert all(record.output_tokens == record.osl_tokens for record in completed)
     if script.usage == "continuous" and script.write == "event" and script.tokens_per_chunk == 1:
@@ -105,7 +106,7 @@ def test_bad_answer_is_a_failure_that_says_why(server: SseServer, script: Script
     errors = [record.error for record in records if record.error is not None]
     assert all(re.search(error, text) for text in errors), errors
     assert load.snapshot().last_error in errors
-    completed = [record for record in records if record.end_ns is not None]
+    completed = [record for record in records if record.is_completed]
     assert all(script.fault and record.osl_tokens <= script.fault_after_chunks for record in completed)
 
 
@@ -196,7 +197,7 @@ def test_broken_framing_never_passes_for_an_answer(server: SseServer) -> None:
     server.script = Script(fault=Fault.BAD_CHUNK_SIZE)
     with closed_loop(server) as load:
         wait_until(lambda: len(server.bodies) >= CONCURRENCY and server.num_in_flight == 0, "the client hangs up")
-    assert all(record.osl_tokens <= 2 for record in assert_consistent(load) if record.end_ns is not None)
+    assert all(record.osl_tokens <= 2 for record in assert_consistent(load) if record.is_completed)
 
 
 def test_concurrency_is_kept(server: SseServer) -> None:

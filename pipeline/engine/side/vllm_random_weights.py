@@ -6,8 +6,7 @@ they were made, and the packed MXFP4 experts of gpt-oss are made of zeros. Multi
 
 The load format is registered when this file runs as a process's main module. vLLM's command line starts its engine
 core and its workers with multiprocessing's "spawn", and a spawned Python runs the main script again, as `__mp_main__`,
-before it unpickles its work; a forked one inherits the registration. So every process has it, and there is no plugin
-to install.
+before it unpickles its work; a forked one inherits the registration. So every process has it, without a plugin.
 
 What is drawn, each parameter from its own seed, so that a replicated one is equal on every rank:
 
@@ -38,14 +37,8 @@ SD = 0.02
 WEIGHTS_INIT = f"tpw_random/1: sd {SD:g}, normal floats, uniform MXFP4 nibbles, seed {SEED}"
 """Stored with every row measured on such weights; the number changes whenever the draws do."""
 
-E2M1_MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-"""What the low three bits of a nibble stand for; the fourth is the sign. Source: OCP Microscaling Formats v1.0."""
-
-E8M0_BIAS = 127
-"""A scale byte e stands for 2^(e - 127). Source: the same."""
-
 E8M0_CODES = (119,) * 9 + (120,) * 6 + (121,)
-"""Sixteen equally likely scale bytes, ascending by one; with uniform nibbles they give SD within 0.1 %."""
+"""Equally likely scale bytes (e is 2^(e - 127), OCP Microscaling v1.0); with uniform nibbles SD is met within 0.1 %."""
 
 E8M0_STEPS = tuple(pick for pick in range(1, len(E8M0_CODES)) if E8M0_CODES[pick] > E8M0_CODES[pick - 1])
 """Picks at which the byte grows."""
@@ -53,10 +46,8 @@ E8M0_STEPS = tuple(pick for pick in range(1, len(E8M0_CODES)) if E8M0_CODES[pick
 FP8_MAX = 448.0
 """Largest e4m3 value. Source: OCP 8-bit Floating Point v1.0."""
 
-FP8_CODE_SD = 64.0
-"""Weights scaled to their own maximum have 80 to 110; 64 keeps clear of clipping."""
-
-FP8_SCALE_SPREAD = 0.1
+FP8_CODE_SD, FP8_SCALE_SPREAD = 64.0, 0.1
+"""Weights scaled to their own maximum have codes of sd 80 to 110; 64 keeps clear of clipping."""
 
 INPUT_SCALE = 0.05
 """Activation scale of statically quantised layers: reaches +-22 in e4m3, enough behind a norm."""
