@@ -51,17 +51,20 @@ def build_space(study: Study, refusal: Refusal = lambda _: None) -> Space:
     if total > MAX_CONFIGS:
         raise ConfigError(f"the axes span {total} configs, more than {MAX_CONFIGS}; fix some of them to one value")
     feasible, seen, exclusions = [], set(), Counter[str]()
+    num_passed = dict[str, int]()
     for config in _enumerate(study):
         if config.config_hash in seen:
             continue
         seen.add(config.config_hash)
-        reason = why_infeasible(config, study) or refusal(config)
-        if reason is None:
+        broken = _first_broken(config, study, refusal)
+        if broken is None:
             feasible.append(config)
         else:
-            exclusions[reason] += 1
+            num_passed[broken[1]] = broken[0]
+            exclusions[broken[1]] += 1
     if not feasible:
-        listed = "; ".join(reason for reason, _ in exclusions.most_common(3))
+        # The configs that got furthest say best what is in the way.
+        listed = "; ".join(sorted(exclusions, key=lambda reason: (-num_passed[reason], -exclusions[reason]))[:2])
         raise ConfigError(
             f"no feasible configuration for model={study.model.name} hardware={study.hardware.name}: {listed}"
         )
@@ -70,7 +73,8 @@ def build_space(study: Study, refusal: Refusal = lambda _: None) -> Space:
 
 def why_infeasible(config: EngineConfig, study: Study) -> str | None:
     """The first rule that this config breaks, or None."""
-    return next((reason for rule in RULES if (reason := rule(config, study)) is not None), None)
+    broken = _first_broken(config, study, lambda _: None)
+    return broken[1] if broken else None
 
 
 def engine_default(study: Study, space: Space) -> EngineConfig:
@@ -83,6 +87,15 @@ def engine_default(study: Study, space: Space) -> EngineConfig:
         if why_infeasible(bare, study) is None:
             return bare
     return space.configs[0]
+
+
+def _first_broken(config: EngineConfig, study: Study, refusal: Refusal) -> tuple[int, str] | None:
+    """How many rules a config passes before one it breaks, and the reason; None if it passes them all."""
+    for num_passed, rule in enumerate(RULES):
+        if (reason := rule(config, study)) is not None:
+            return num_passed, reason
+    reason = refusal(config)
+    return (len(RULES), reason) if reason is not None else None
 
 
 def _enumerate(study: Study) -> Iterator[EngineConfig]:

@@ -26,10 +26,11 @@ GPU_CHOICES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A study for this host, and what was decided on the way, a line each."""
+    """A study for this host, the overrides that compose it, and what was decided on the way, a line each."""
 
     study: Study
-    notes: tuple[str, ...]
+    overrides: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def prepare(overrides: Sequence[str]) -> Prepared:
@@ -43,7 +44,7 @@ def prepare(overrides: Sequence[str]) -> Prepared:
     conf = compose_conf([text for text in overrides if text.startswith(("model=", "hardware=", "rig="))])
     engines: list[str] = conf["model"]["engines"]
     if "openvino" in engines:
-        return Prepared(study=load_study(overrides), notes=())
+        return Prepared(study=load_study(overrides), overrides=tuple(overrides))
     choices = {group: choice for group, choice in GPU_CHOICES.items() if group not in given}
     gpus = visible_gpus() if given.get("rig") != "modelled" else ()
     if not gpus:
@@ -63,11 +64,12 @@ def _modelled(overrides: Sequence[str], given: dict[str, str], choices: dict[str
         )
     choices |= {} if "hardware" in given else {"hardware": MODELLED_HARDWARE}
     choices |= {} if "engine" in given else {"engine": engines[0]}
-    study = load_study(
-        [*_texts(choices | {"rig": "modelled"}), *(text for text in overrides if not text.startswith("rig="))]
-    )
+    others = [text for text in overrides if not text.startswith("rig=")]
+    completed = (*_texts(choices | {"rig": "modelled"}), *others)
+    study = load_study(completed)
     return Prepared(
         study=study,
+        overrides=completed,
         notes=(
             f"NOTHING IS MEASURED: no NVIDIA GPU in use; every row is modelled for hardware={study.hardware.name}",
             f"to measure: on a host with that GPU, make sweep MODEL={study.model.name} "
@@ -88,7 +90,8 @@ def _served(
         notes += [*why_not, f"engine={choices['engine']}"]
     if "hardware.num_gpus" not in given:
         choices["hardware.num_gpus"] = str(len(gpus))
-    return Prepared(study=load_study([*_texts(choices), *overrides]), notes=tuple(notes))
+    completed = (*_texts(choices), *overrides)
+    return Prepared(study=load_study(completed), overrides=completed, notes=tuple(notes))
 
 
 def _first_available(overrides: Sequence[str], choices: dict[str, str], engines: list[str]) -> tuple[str, list[str]]:

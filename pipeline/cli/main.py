@@ -23,9 +23,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command(epilog=EPILOG)(sweep)
-app.command(epilog=EPILOG)(plan)
-app.command()(show)
+# Help texts are given here: the functions' docstrings also say what they raise.
+app.command(help="Search engine configurations; every trial is measured, rows land in results/.", epilog=EPILOG)(sweep)
+app.command(help="Say what a sweep would do, and cost, before it starts anything.", epilog=EPILOG)(plan)
+app.command(help="Print the best configurations of a study again, from its rows alone.")(show)
 
 
 @app.command()

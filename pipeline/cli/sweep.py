@@ -1,5 +1,6 @@
 """`tpw sweep`: search engine configurations, measure every trial, show the best."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,9 +22,6 @@ def sweep(overrides: Overrides = None, cfg: Cfg = None) -> None:
     Raises:
         Exit: With status 130 after Ctrl-C.
     """
-    if cfg is not None:
-        print_conf(overrides or [], cfg)
-        return
     import signal
 
     from pipeline.rig.catalog import open_rig
@@ -32,14 +30,16 @@ def sweep(overrides: Overrides = None, cfg: Cfg = None) -> None:
 
     console = terminal()
     prepared = prepare(overrides or [])
+    if cfg is not None:
+        print_conf(prepared.overrides, cfg)
+        return
     study = prepared.study
     store = Store(Path(study.results_dir))
     store.check_writable(study.id)
     rig = open_rig(study)
     announce(console, prepared, rig.describe())
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # a polite kill ends like Ctrl-C: rows kept, engine stopped
+    # A polite kill ends like Ctrl-C: rows kept, engine stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     display = (LiveDisplay if console.is_terminal else PlainDisplay)(console, study)
     try:
         with display:
@@ -55,18 +55,14 @@ def announce(console: Console, prepared: Prepared, lines: list[str]) -> None:
     """Say what was decided and what will be measured."""
     study = prepared.study
     for note in prepared.notes:
-        console.print(
-            note, style="bold yellow" if study.rig == "modelled" else "yellow", highlight=False, soft_wrap=True
-        )
-    console.print(
-        f"study {study.id}: budget {study.search.budget_trials} trials, loads {list(study.workload.concurrency)}",
-        highlight=False,
-    )
+        console.print(note, style="bold yellow" if study.rig == "modelled" else "yellow", soft_wrap=True)
+    loads = ", ".join(str(load) for load in study.workload.concurrency)
+    console.print(f"study {study.id}: budget {study.search.budget_trials} trials, loads {loads}", soft_wrap=True)
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
-def print_conf(overrides: list[str], what: str) -> None:
+def print_conf(overrides: Sequence[str], what: str) -> None:
     """Print the composed configuration as YAML.
 
     Raises:

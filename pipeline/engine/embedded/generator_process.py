@@ -129,7 +129,8 @@ class GeneratorProcess:
                 generation.fail(EngineFailureError("the KV cache is full and the request was given up"))
             else:
                 generation.put(Tokens(text, num_tokens, finish_reason))
-        if "id" in message and (generation := self._running.get(message["id"])):
+        generation = self._running.get(message["id"]) if "id" in message else None
+        if generation is not None and not generation.prompt_tokens.done():  # done: its client has left while it waited
             if "refused" in message:
                 generation.prompt_tokens.set_exception(RefusedError(message["refused"]))
             else:
