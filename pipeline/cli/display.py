@@ -1,6 +1,7 @@
 """Progress of a sweep: one live panel on a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Sequence
 from typing import Self
 
 from rich.console import Console, Group
@@ -16,7 +17,7 @@ from pipeline.study import Study, canonical_json
 class PlainDisplay:
     """A line per trial, row and result; satisfies SweepProgress."""
 
-    def __init__(self, console: Console, study: Study) -> None:
+    def __init__(self, console: Console, study: Study, trials: Sequence[Trial]) -> None:  # noqa: ARG002  # as the other
         """Remember where to print."""
         self._console = console
         self._study = study
@@ -50,16 +51,16 @@ class PlainDisplay:
 class LiveDisplay:
     """What runs now, the best so far and the time left, drawn in place; finished trials scroll away above it."""
 
-    def __init__(self, console: Console, study: Study) -> None:
-        """Prepare an empty panel."""
+    def __init__(self, console: Console, study: Study, trials: Sequence[Trial]) -> None:
+        """Prepare a panel that knows the best of the stored trials."""
         self._console = console
         self._study = study
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
         self._trial = self._phase = self._row = ""
         self._phase_began = self._trial_began = time.monotonic()
-        self._best: Trial | None = None
+        self._best = max(trials, key=lambda trial: trial.score or 0.0, default=None)
         self._num_done = 0
         self._durations_s: list[float] = []
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
         """Start drawing."""
@@ -99,7 +100,7 @@ class LiveDisplay:
             Text(f"  {self._phase}  {time.monotonic() - self._phase_began:.0f} s"),
             Text(f"  last row: {self._row or '-'}"),
         ]
-        if self._best is not None:
+        if self._best is not None and self._best.score is not None:
             best = f"  best so far: {number(self._best.score)} tok/J  {config_text(self._best.config_json)}"
             lines.append(Text(best, style="green"))
         lines.append(Text(f"  {self._time_left()}", style="dim"))

@@ -40,7 +40,7 @@ def sweep(overrides: Overrides = None, cfg: Cfg = None) -> None:
     announce(console, prepared, rig.describe())
     # A polite kill ends like Ctrl-C: rows kept, engine stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    display = (LiveDisplay if console.is_terminal else PlainDisplay)(console, study)
+    display = (LiveDisplay if console.is_terminal else PlainDisplay)(console, study, store.trials(study.id))
     try:
         with display:
             run(study, rig, store, display)

@@ -6,12 +6,13 @@ from pipeline.engine.embedded.generator_process import Generation, GeneratorProc
 
 
 def test_an_answer_to_a_client_that_has_just_left_is_dropped() -> None:
-    async def answers() -> None:
+    async def hand_out() -> None:
         process = GeneratorProcess()
-        for number, answer in enumerate(({"prompt_tokens": 3}, {"refused": "too long"})):
+        answers: tuple[dict[str, object], ...] = ({"prompt_tokens": 3}, {"refused": "too long"})
+        for number, answer in enumerate(answers):
             generation = process._running[number] = Generation()
             generation.prompt_tokens.cancel()  # what a disconnect does before its handler gets to run
             process._hand_out({"id": number, **answer})
             assert generation.prompt_tokens.cancelled()
 
-    asyncio.run(answers())
+    asyncio.run(hand_out())
