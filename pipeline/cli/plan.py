@@ -33,16 +33,14 @@ def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choic
     baseline = study.baseline or engine_default(study, space)
     console.print(f"trial 0, the baseline: {config_text(canonical_json(baseline.requested()))}")
     num_trials = min(study.search.budget_trials, len(space.configs) + 1)
-    if study.rig == "modelled":
-        console.print(f"{num_trials} trials, modelled: seconds, no energy")
-        return
     point_s = study.plan.warmup_s + study.plan.window_s
-    trial_s = START_S[study.hardware.kind] + len(study.workload.concurrency) * point_s
-    hours = num_trials * trial_s / 3600
+    start_s, num_loads = START_S[study.hardware.kind], len(study.workload.concurrency)
+    hours = num_trials * (start_s + num_loads * point_s) / 3600
     power_w = expected_power_w(study, baseline)
+    where = f"to measure it on {study.hardware.name}: " if study.rig == "modelled" else ""
     console.print(
-        f"{num_trials} trials x (start {START_S[study.hardware.kind]:g} s + {len(study.workload.concurrency)} loads x "
-        f"{point_s:g} s) = {hours:.2f} h; at {power_w:.0f} W while loaded: {hours * power_w / 1000:.3f} kWh"
+        f"{where}{num_trials} trials x (start {start_s:g} s + {num_loads} loads x {point_s:g} s) = {hours:.2f} h; "
+        f"at {power_w:.0f} W while loaded: {hours * power_w / 1000:.3f} kWh"
     )
 
 

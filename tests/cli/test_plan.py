@@ -1,0 +1,31 @@
+"""`tpw plan` says what a sweep would do and starts nothing."""
+
+import re
+from collections.abc import Sequence
+
+import pytest
+
+from pipeline.cli.plan import plan
+
+
+def planned(capsys: pytest.CaptureFixture[str], overrides: Sequence[str]) -> str:
+    plan(list(overrides))
+    return capsys.readouterr().out
+
+
+def test_it_counts_configs_and_gives_every_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    said = planned(capsys, ["model=gpt-oss-120b", "rig=modelled", "hardware=h100"])
+    assert "NOTHING IS MEASURED" in said
+    assert "gpt-oss-120b has no bf16 weights" in said
+    found = re.search(r"configs: (\d+) feasible, (\d+) excluded", said)
+    assert found
+    assert int(found[1]) > 0
+    assert sum(int(count) for count in re.findall(r"^ +(\d+)  \w", said, flags=re.MULTILINE)) == int(found[2])
+
+
+def test_its_bill_is_trials_times_starts_and_loads(capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["search.budget_trials=4", "workload.concurrency=[1,16]", "plan.warmup_s=1", "plan.window_s=9"]
+    said = planned(capsys, [*overrides, "plan.warmup_max_s=2"])
+    hours = 4 * (2.5 + 2 * 10) / 3600
+    assert f"= {hours:.2f} h" in said
+    assert "kWh" in said
