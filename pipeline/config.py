@@ -271,6 +271,7 @@ def held(study: Study) -> dict[str, object]:
         "hardware.declared_idle_w": hardware.declared_idle_w,
         "hardware.declared_busy_w_per_core": hardware.declared_busy_w_per_core,
         "engine.name": study.engine.name,
+        "engine.env": study.engine.env,
         "rig": study.rig,
         "meter": study.meter,
         **{f"workload.{name}": value for name, value in workload.items() if name != "source"},

@@ -74,6 +74,7 @@ class Reason(StrEnum):
     NOT_STEADY = "not_steady"
     OCCUPANCY_LOW = "occupancy_low"
     READING_DISAGREEMENT = "reading_disagreement"
+    SECOND_READING_LOST = "second_reading_lost"
     ABOVE_PHYSICAL_BOUND = "above_physical_bound"
     CLIENT_BOUND = "client_bound"
     THERMAL_OR_BRAKE = "thermal_or_brake"

@@ -21,6 +21,12 @@ def meets(row: Row, slo: Slo) -> bool:
     return all(bound is None or (value is not None and value <= bound) for value, bound in bounds)
 
 
+def misses(row: Row, slo: Slo) -> bool:
+    """Whether a row is known to break a bound of an SLO; an unknown latency is not known to."""
+    bounds = ((row.ttft_p99_s, slo.ttft_p99_s), (row.tpot_p99_s, slo.tpot_p99_s))
+    return any(bound is not None and value is not None and value > bound for value, bound in bounds)
+
+
 def slack(row: Row, slo: Slo) -> float:
     """By how much an SLO is broken: log of the worst ratio value / bound, at most 0 when it is met.
 

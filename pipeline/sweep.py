@@ -38,7 +38,7 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
     """
     space = build_space(study, rig.refusal)
     with store.lock(study.id):
-        _check_same(study, store)
+        _check_same(study, rig, store)
         adopt_orphans(study, store)
         trials = store.trials(study.id)
         search = Search(study, space, trials, store.rows(study.id), rank(study, space.configs))
@@ -53,7 +53,7 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
             progress.trial_ended(trial)
 
 
-def _check_same(study: Study, store: Store) -> None:
+def _check_same(study: Study, rig: Rig, store: Store) -> None:
     """Refuse to put rows that cannot be compared into one study, which a name chosen by the user allows.
 
     Raises:
@@ -68,7 +68,8 @@ def _check_same(study: Study, store: Store) -> None:
                 f"study {study.id} was made by version {trial.tool_version}, whose settings this version cannot read; "
                 "choose another name with STUDY="
             ) from error
-        for key, value in held(study).items():
+        stored["engine_version"] = trial.engine_version or rig.engine_version  # unknown where no start succeeded
+        for key, value in (held(study) | {"engine_version": rig.engine_version}).items():
             if stored[key] != value:
                 raise ConfigError(
                     f"{key}={value}: study {study.id} has rows of {key}={stored[key]}; choose another name with STUDY="

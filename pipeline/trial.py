@@ -12,10 +12,10 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter
 
 from pipeline import __version__
-from pipeline.errors import ConfigError
+from pipeline.errors import LoadError
 from pipeline.record import Row, Trial, TrialStatus
 from pipeline.rig.protocol import Rig, Start, TrialError
-from pipeline.score import meets, score, usable
+from pipeline.score import misses, score, usable
 from pipeline.store import Store, new_id
 from pipeline.study import EngineConfig, OperatingPoint, Study, canonical_json
 
@@ -60,7 +60,9 @@ def run_trial(
 
     Raises:
         KeyboardInterrupt: After the trial was stored as interrupted.
-        ConfigError: If the user must mend something first (weights missing, a port taken); nothing is stored.
+        SystemExit: The same.
+        PipelineError: If something must be mended first (a port taken, a GPU in use, the disk full): it says nothing
+            about this config, which therefore gets no record.
     """
     trial_id, began, began_utc = new_id(), time.monotonic(), _now_utc()
     rows = list(earlier_rows)
@@ -102,13 +104,13 @@ def run_trial(
                     rows.append(row)
                     progress.row(row)
                     here = usable([row])
-                if here and not any(meets(row, study.slo) for row in here):
+                if here and all(misses(row, study.slo) for row in here):
                     break  # a higher load only makes users wait longer
     except TrialError as failure:
         return finish(failure.status, (str(failure),), failure.log_tail)
-    except ConfigError:
-        raise  # the user's to mend: it says nothing about this config, so it leaves no record
-    except BaseException:
+    except LoadError as failure:
+        return finish(TrialStatus.LOAD_FAILED, (str(failure),))
+    except (KeyboardInterrupt, SystemExit):
         finish(TrialStatus.INTERRUPTED, ("stopped before it was complete",))
         raise
     return finish(TrialStatus.OK)

@@ -10,7 +10,7 @@ from pipeline.record import Evidence, Reason, RowStatus
 from pipeline.study import Plan
 
 MIN_OCCUPANCY = 0.8
-"""ML.ENERGY benchmark's validator: mean running batch at least 80 % of what was asked for."""
+"""Requests in flight at the client; what the engine queues is not seen here."""
 
 MAX_CLIENT_LOAD = 0.8
 """Share of one core above which the client may delay what it stamps."""
@@ -24,6 +24,7 @@ class Facts:
         output_tokens: Tokens in the window.
         energy_j: Joules within the boundary.
         second_reading_j: Integral of instantaneous power, where the meter has one.
+        second_reading_lost: Whether the meter has one and it has a hole in this window.
         num_completed: Requests completed.
         num_failed: Requests failed.
         occupancy: Mean requests in flight / concurrency.
@@ -39,6 +40,7 @@ class Facts:
     output_tokens: int
     energy_j: float | None
     second_reading_j: float | None
+    second_reading_lost: bool
     num_completed: int
     num_failed: int
     occupancy: float
@@ -84,6 +86,7 @@ def _gates(facts: Facts, plan: Plan) -> set[Reason]:
         Reason.NOT_STEADY: not (facts.warmup_was_steady and facts.is_steady),
         Reason.CLIENT_BOUND: facts.client_load > MAX_CLIENT_LOAD,
         Reason.THERMAL_OR_BRAKE: facts.throttle_s is not None and facts.throttle_s > 0,
+        Reason.SECOND_READING_LOST: facts.second_reading_lost,
         Reason.READING_DISAGREEMENT: _disagreement(facts) > plan.max_reading_disagreement,
     }
     return {reason for reason, is_broken in broken.items() if is_broken}

@@ -112,6 +112,7 @@ class StubRig:
         self.measured: list[tuple[str, int]] = []
         self.num_stopped = 0
         self.refused: frozenset[str] = frozenset()
+        self.engine_version: str | None = None
 
     def refusal(self, config: EngineConfig) -> str | None:
         """Refuse the configs whose hashes are in `refused`."""

@@ -1,6 +1,11 @@
 """Settings of all tests."""
 
+import signal
+
 from hypothesis import settings
 
 settings.register_profile("tests", deadline=None)  # how long an example takes says nothing on a shared machine
 settings.load_profile("tests")
+
+# A shell starts background jobs with SIGINT ignored, which children inherit; tests of Ctrl-C need it as on a terminal.
+signal.signal(signal.SIGINT, signal.default_int_handler)

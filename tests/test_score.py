@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.record import Row, RowStatus
-from pipeline.score import MIN_CURVE_POINTS, best_row, curve, meets, score, slack, usable
+from pipeline.score import MIN_CURVE_POINTS, best_row, curve, meets, misses, score, slack, usable
 from tests.builders import INVALID, make_row, make_slo
 
 LOADS = (1, 2, 4, 8, 16, 32, 64)
@@ -147,3 +147,9 @@ def test_only_loads_that_meet_the_slo_may_win_though_all_shape_the_curve() -> No
     rows = [dataclasses.replace(row, tpot_p99_s=0.01 * 2**n) for n, row in enumerate(ladder(rising))]
     assert score(rows, make_slo(tpot_p99_s=0.04)) == pytest.approx(4.0)
     assert score(rows, make_slo(tpot_p99_s=0.001)) is None
+
+
+@pytest.mark.parametrize(("ttft_p99_s", "is_missed"), [(0.05, False), (0.2, True), (None, False)])
+def test_an_unknown_latency_is_not_known_to_miss(ttft_p99_s: float | None, is_missed: bool) -> None:
+    row = make_row(ttft_p99_s=ttft_p99_s, tpot_p99_s=None)
+    assert misses(row, make_slo(ttft_p99_s=0.1, tpot_p99_s=0.1)) is is_missed

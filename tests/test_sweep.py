@@ -235,8 +235,7 @@ def test_a_bug_is_no_result(tmp_path: Path) -> None:
     study = small_study()
     with pytest.raises(ZeroDivisionError):
         sweep(study, StubRig(study, broken), Store(tmp_path), Recorder())
-    (trial,) = Store(tmp_path).trials("test")
-    assert trial.status is TrialStatus.INTERRUPTED
+    assert Store(tmp_path).trials("test") == []
     sweep(study, StubRig(study, good), Store(tmp_path), Recorder())
     assert len(finished(Store(tmp_path), study)) == 5
 
@@ -329,3 +328,14 @@ def test_all_that_is_feasible_is_measured_if_the_budget_allows(tmp_path: Path) -
     store = Store(tmp_path)
     sweep(study, StubRig(study, good), store, Recorder())
     assert set(finished(store, study)) >= {config.config_hash for config in build_space(study).configs}
+
+
+def test_rows_of_another_engine_version_are_not_mixed_in(tmp_path: Path) -> None:
+    study, store = small_study(), Store(tmp_path)
+    rig = StubRig(study, good)
+    sweep(with_search(study, budget_trials=1), rig, store, Recorder())
+    (trial,) = store.trials("test")
+    store.append(dataclasses.replace(trial, engine_version="0.24.0"))
+    rig.engine_version = "0.25.0"
+    with pytest.raises(ConfigError, match=r"engine_version=0\.25\.0: study test has rows of engine_version=0\.24\.0"):
+        sweep(study, rig, store, Recorder())

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, LoadError, MeterError, StoreError
 from pipeline.record import Evidence, Row, Trial, TrialStatus
 from pipeline.rig.protocol import TrialError
 from pipeline.score import score
@@ -136,8 +136,8 @@ def test_a_config_that_breaks_under_load_keeps_what_it_did(tmp_path: Path) -> No
     assert run.rig.num_stopped == 1
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
-def test_whatever_else_happens_is_passed_on_after_the_trial_was_stored(tmp_path: Path, error: type[Exception]) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_is_passed_on_after_the_trial_was_stored(tmp_path: Path, error: type[Exception]) -> None:
     def breaks(config: EngineConfig, concurrency: int) -> dict[str, Any]:
         if concurrency == 16:
             raise error
@@ -197,3 +197,23 @@ def test_nothing_to_adopt_adds_nothing(tmp_path: Path) -> None:
     Run(tmp_path)()
     adopt_orphans(STUDY, Store(tmp_path))
     assert len(Store(tmp_path).trials(STUDY.id)) == 1
+
+
+def test_a_client_that_fails_is_a_result_of_its_config(tmp_path: Path) -> None:
+    def breaks(config: EngineConfig, concurrency: int) -> dict[str, Any]:
+        if concurrency == 16:
+            raise LoadError("the load client failed")
+        return good(config, concurrency)
+
+    trial = Run(tmp_path, breaks)()
+    assert (trial.status, trial.reasons) == (TrialStatus.LOAD_FAILED, ("the load client failed",))
+
+
+def test_an_error_of_the_machine_leaves_no_record_of_the_config(tmp_path: Path) -> None:
+    def breaks(config: EngineConfig, concurrency: int) -> dict[str, Any]:
+        raise MeterError("GPU 0 is in use")
+
+    run = Run(tmp_path, breaks)
+    with pytest.raises(MeterError):
+        run()
+    assert run.store.trials(STUDY.id) == []

@@ -8,7 +8,8 @@ from pipeline.study import Plan
 from pipeline.verdict import MAX_CLIENT_LOAD, MIN_OCCUPANCY, Facts, judge, plan_evidence
 
 GOOD = Facts(
-    output_tokens=1000, energy_j=100.0, second_reading_j=101.0, num_completed=100, num_failed=0, occupancy=0.99,
+    output_tokens=1000, energy_j=100.0, second_reading_j=101.0, second_reading_lost=False, num_completed=100,
+    num_failed=0, occupancy=0.99,
     is_steady=True, warmup_was_steady=True, output_tokens_per_s=50.0, bound_tokens_per_s=60.0, throttle_s=0.0,
     client_load=0.1, meter_faults=(),
 )  # fmt: skip
@@ -34,6 +35,7 @@ GATED: list[tuple[Reason, dict[str, Any]]] = [
     (Reason.THERMAL_OR_BRAKE, {"throttle_s": 0.001}),
     (Reason.READING_DISAGREEMENT, {"second_reading_j": 103.0}),
     (Reason.READING_DISAGREEMENT, {"second_reading_j": 97.0}),
+    (Reason.SECOND_READING_LOST, {"second_reading_j": None, "second_reading_lost": True}),
 ]
 """Invalid where the plan enforces its gates."""
 
@@ -92,7 +94,7 @@ def test_all_reasons_are_given_at_once_and_in_a_fixed_order() -> None:
     status, reasons, _ = judge(facts, plan("enforce"))
     assert status is RowStatus.INVALID
     assert list(reasons) == sorted(set(Reason) - {
-        Reason.DEMO_PLAN, Reason.ABOVE_PHYSICAL_BOUND, Reason.READING_DISAGREEMENT
+        Reason.DEMO_PLAN, Reason.ABOVE_PHYSICAL_BOUND, Reason.READING_DISAGREEMENT, Reason.SECOND_READING_LOST,
     })  # fmt: skip
 
 

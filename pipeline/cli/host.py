@@ -102,7 +102,9 @@ def _first_available(overrides: Sequence[str], choices: dict[str, str], engines:
     """
     why_not: list[str] = []
     for name in engines:
-        study = load_study([*_texts(choices | {"engine": name}), *overrides])
+        # Without the knobs, which are those of one engine and would be unknown to the other.
+        plain = [text for text in overrides if not text.lstrip("+~").startswith("engine.knobs.")]
+        study = load_study([*_texts(choices | {"engine": name}), *plain])
         found = ENGINES[name].availability(study)
         if found.why_not is None:
             return name, why_not

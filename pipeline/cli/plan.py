@@ -9,6 +9,7 @@ from pipeline.cli.host import prepare
 from pipeline.cli.table import config_text
 from pipeline.cli.terminal import terminal
 from pipeline.engine.catalog import find_engine, refusal
+from pipeline.rig.served import NUM_STEADY_BLOCKS
 from pipeline.roofline.predict import predict
 from pipeline.space import build_space, engine_default
 from pipeline.study import EngineConfig, OperatingPoint, Study, canonical_json
@@ -33,7 +34,8 @@ def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choic
     baseline = study.baseline or engine_default(study, space)
     console.print(f"trial 0, the baseline: {config_text(canonical_json(baseline.requested()))}")
     num_trials = min(study.search.budget_trials, len(space.configs) + 1)
-    point_s = study.plan.warmup_s + study.plan.window_s
+    settled_s = study.plan.warmup_s + NUM_STEADY_BLOCKS * study.plan.block_s
+    point_s = min(settled_s, study.plan.warmup_max_s) + study.plan.window_s
     start_s, num_loads = START_S[study.hardware.kind], len(study.workload.concurrency)
     hours = num_trials * (start_s + num_loads * point_s) / 3600
     power_w = expected_power_w(study, baseline)

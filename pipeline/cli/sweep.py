@@ -22,6 +22,7 @@ def sweep(overrides: Overrides = None, cfg: Cfg = None) -> None:
     Raises:
         Exit: With status 130 after Ctrl-C.
     """
+    import resource
     import signal
 
     from pipeline.rig.catalog import open_rig
@@ -38,6 +39,8 @@ def sweep(overrides: Overrides = None, cfg: Cfg = None) -> None:
     store.check_writable(study.id)
     rig = open_rig(study)
     announce(console, prepared, rig.describe())
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))  # each request in flight is an open file
     # A polite kill ends like Ctrl-C: rows kept, engine stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     display = (LiveDisplay if console.is_terminal else PlainDisplay)(console, study, store.trials(study.id))

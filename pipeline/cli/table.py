@@ -85,8 +85,9 @@ def _kinds(rows: Sequence[Row]) -> list[tuple[tuple[str, str, str], list[Row]]]:
 def _title(rows: Sequence[Row], slo: Slo, kind: tuple[str, str, str]) -> str:
     """What all lines of a table share: the conditions, then the settings that do not vary."""
     first = rows[0]
-    device = f"{max(1, first.num_gpus)} x {first.gpu_name}" if first.gpu_name else first.hardware
-    version = f" {first.engine_version}" if first.engine_version else ""
+    counts = "/".join(str(count) for count in sorted({max(1, row.num_gpus) for row in rows}))
+    device = f"{counts} x {first.gpu_name}" if first.gpu_name else first.hardware
+    version = "".join(f" {name}" for name in sorted({row.engine_version for row in rows if row.engine_version}))
     return (
         f"{first.model} on {device}, {first.engine}{version}, {first.workload}, slo={slo.name}, plan={first.plan}; "
         f"evidence={kind[0]}, boundary={kind[1]}, weights={kind[2]}; {shared_text({row.config_json for row in rows})}"

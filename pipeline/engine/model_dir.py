@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pipeline.engine.process import writable
 from pipeline.errors import ConfigError
 from pipeline.study import Checkpoint, Model, Study
 
@@ -37,6 +38,12 @@ def checkpoint_dir(study: Study, weights: str) -> Path:
         problem = _why_incomplete(folder)
         if problem is not None:
             raise ConfigError(f"model.path={study.model.path}: {problem}; give a downloaded checkpoint's folder")
+        found, wanted = _format(folder), checkpoint_for(study.model, weights).format
+        if found != wanted:
+            raise ConfigError(
+                f"precision.weights={weights}: model.path={study.model.path} holds {found} weights, not {wanted}; "
+                "set precision.weights to what it holds, or give another folder"
+            )
         return folder
     checkpoint = checkpoint_for(study.model, weights)
     cache = hub_cache()
@@ -82,6 +89,21 @@ def _why_incomplete(folder: Path) -> str | None:
     return None if any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES) else "no weight files"
 
 
+def _format(folder: Path) -> str:
+    """Number format of a checkpoint's weights by its own config, in the words of `Checkpoint.format`.
+
+    Source: `quantization_config` of Hugging Face configs; `hf_quant_config.json` of NVIDIA ModelOpt.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    quantization = config.get("quantization_config") or {}
+    modelopt = folder / "hf_quant_config.json"
+    if modelopt.is_file():
+        quantization |= json.loads(modelopt.read_text()).get("quantization") or {}
+    method = str(quantization.get("quant_algo") or quantization.get("quant_method") or "bf16").lower()
+    is_blocked = method == "fp8" and "weight_block_size" in quantization
+    return "fp8_block" if is_blocked else method
+
+
 def random_model_dir(study: Study) -> Path:
     """Write a model folder without weights, for an engine that draws them: config and a plain tokenizer.
 
@@ -92,15 +114,20 @@ def random_model_dir(study: Study) -> Path:
     """
     model = study.model
     folder = Path(study.engines_dir).absolute() / "models" / f"{model.name}-random"
+    with writable(folder):
+        _write_files(folder, random_model_files(model))
+    return folder
+
+
+def _write_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in random_model_files(model).items():
+    for name, content in files.items():
         text = json.dumps(content, separators=(",", ":"), sort_keys=True)
         path = folder / name
         if not path.is_file() or path.read_text() != text:
             partial = path.with_suffix(f".tmp-{os.getpid()}")
             partial.write_text(text)
             partial.replace(path)
-    return folder
 
 
 def random_model_files(model: Model) -> dict[str, dict[str, Any]]:

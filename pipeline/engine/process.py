@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Self
 
@@ -75,16 +75,19 @@ class EngineProcess:
         """Write the files and start the engine.
 
         Raises:
-            ConfigError: If a given port is taken.
+            ConfigError: If a given port is taken, or the engine's folder cannot be written.
         """
         check_port_free(self._host, self._port)
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        for name, content in self._rendered.files.items():
-            (self.run_dir / name).write_text(self._fill(content), encoding="utf-8")
+        with writable(self.run_dir):
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            for name, content in self._rendered.files.items():
+                (self.run_dir / name).write_text(self._fill(content), encoding="utf-8")
+            self._log = (self.run_dir / "engine.log").open("wb")
         argv = [self._fill(part) for part in self._rendered.argv]
         env = os.environ | {key: self._fill(value) for key, value in self._rendered.env.items()}
         env |= self._devices
-        self._log = (self.run_dir / "engine.log").open("wb")
+        if os.sep in self._places["python"]:  # tools that lie beside the engine's Python: ninja, MPI launchers
+            env["PATH"] = os.pathsep.join([self._places["bin"], env.get("PATH", os.defpath)])
         # -E: variables that are meant for the engine's Python must not break the guard's
         command = [sys.executable, "-EP", str(HERE / "guard.py"), str(TERM_GRACE_S), *argv]
         self._guard = subprocess.Popen(
@@ -167,6 +170,20 @@ def _is_completion(text: bytes) -> bool:
     except ValueError:
         return False
     return isinstance(answer, dict) and bool(answer.get("choices"))
+
+
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Say in one line that a folder of engines_dir cannot be written.
+
+    Raises:
+        ConfigError: If writing inside the block fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"engines_dir: {folder} cannot be written ({reason}); choose another engines_dir") from error
 
 
 def find_python(python: str) -> str:

@@ -38,7 +38,7 @@ is only a warning."""
 
 RESOLVED = {
     "trtllm_version": r"TensorRT LLM version: (\S+)",
-    "kv_cache_size_tokens": r"for max tokens in paged KV cache \((\d+)\)",
+    "measured.kv_cache_size_tokens": r"for max tokens in paged KV cache \((\d+)\)",
     "tokens_per_block": r"Number of tokens per block: (\d+)",
     "max_seq_len": r"\bmax_seq_len=(\d+)",
     "max_num_requests": r"\bmax_num_requests=(\d+)",

@@ -1,8 +1,10 @@
 """Every meter by its name, and the one that a study asks for."""
 
+import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,13 @@ from pipeline.meter.declared import DeclaredMeter
 from pipeline.meter.nvml import NvmlMeter
 from pipeline.meter.protocol import Meter
 from pipeline.meter.rapl import POWERCAP_ROOT, RaplMeter
-from pipeline.meter.visible_gpus import visible_gpus
+from pipeline.meter.visible_gpus import Gpu, visible_gpus
 from pipeline.study import Hardware, Study
+
+RELEASE_S, RELEASE_POLL_S = 15.0, 0.5
+
+MAX_USED_BYTES = 2 * 2**30
+"""An idle data-centre GPU reports some hundred MiB in use; an engine holds tens of GiB."""
 
 
 def open_meter(
@@ -56,7 +63,7 @@ def _nvml(hardware: Hardware, num_gpus: int, environ: Mapping[str, str], nvml: A
 
     Raises:
         ConfigError: If there are too few, or one is not what the study says.
-        MeterError: If there are none.
+        MeterError: If there are none, or one of them is in use.
     """
     gpus = visible_gpus(nvml, environ)
     limit = environ.get("CUDA_VISIBLE_DEVICES")
@@ -85,7 +92,30 @@ def _nvml(hardware: Hardware, num_gpus: int, environ: Mapping[str, str], nvml: A
                 f"hardware={hardware.name} is a {hardware.nvml_name}, but this machine has {gpu.name} "
                 f"(GPU {gpu.index}); use the hardware=... of that GPU, or CUDA_VISIBLE_DEVICES to choose another"
             )
-    return NvmlMeter([gpu.uuid for gpu in reserved], nvml)
+    _wait_until_idle(reserved, nvml, environ)
+    meter = NvmlMeter([gpu.uuid for gpu in reserved], nvml)
+    # By index, for some engines take no UUIDs; in bus order, which is NVML's.
+    pin = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(str(gpu.index) for gpu in reserved)}
+    meter.info = dataclasses.replace(meter.info, pin=pin)
+    return meter
+
+
+def _wait_until_idle(reserved: Sequence[Gpu], nvml: Any, environ: Mapping[str, str]) -> None:
+    """Wait a moment for memory that an engine has just let go of; GPUs in use are not ours to meter.
+
+    Raises:
+        MeterError: If another process still holds memory of one.
+    """
+    deadline = time.monotonic() + RELEASE_S
+    uuids = {gpu.uuid for gpu in reserved}
+    while busy := [gpu for gpu in reserved if (gpu.used_bytes or 0) > MAX_USED_BYTES]:
+        if time.monotonic() > deadline:
+            raise MeterError(
+                f"GPU {busy[0].index} ({busy[0].uuid}) holds {(busy[0].used_bytes or 0) / 2**30:.0f} GiB of another "
+                "process, whose energy would be counted; free it, or set CUDA_VISIBLE_DEVICES to idle GPUs"
+            )
+        time.sleep(RELEASE_POLL_S)
+        reserved = [gpu for gpu in visible_gpus(nvml, environ) if gpu.uuid in uuids]
 
 
 def _declared(hardware: Hardware) -> Meter:

@@ -73,6 +73,7 @@ class MeterInfo:
         devices: UUIDs, in the order of the deployment's devices.
         device_name: Common name of the devices, or None.
         driver_version: Driver behind the sensor, or None.
+        pin: Environment variables that hold an engine to the metered devices.
     """
 
     name: str
@@ -82,6 +83,7 @@ class MeterInfo:
     devices: tuple[str, ...]
     device_name: str | None = None
     driver_version: str | None = None
+    pin: dict[str, str] = field(default_factory=dict)
 
 
 class Meter(Protocol):

@@ -17,6 +17,7 @@ class Gpu:
     name: str
     index: int
     memory_bytes: int | None
+    used_bytes: int | None = None
 
 
 def visible_gpus(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
@@ -81,13 +82,17 @@ def _named(entry: str, gpus: tuple[Gpu, ...], value: str) -> Gpu:
 
 def _gpu(nvml: Any, index: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    memory_bytes: int | None
+    used_bytes: int | None
     try:
-        memory_bytes = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        memory_bytes, used_bytes = int(memory.total), int(memory.used)
     except nvml.NVMLError_NotSupported:  # boards that share the host's memory
-        memory_bytes = None
+        memory_bytes = used_bytes = None
     return Gpu(
         uuid=nvml.nvmlDeviceGetUUID(handle),
         name=nvml.nvmlDeviceGetName(handle),
         index=index,
         memory_bytes=memory_bytes,
+        used_bytes=used_bytes,
     )

@@ -31,6 +31,7 @@ class ModelledRig:
             )
         self._study = study
         self._engine = engine
+        self.engine_version: str | None = None
 
     def refusal(self, config: EngineConfig) -> str | None:
         """Why the engine could not be given a config, or None."""
@@ -96,6 +97,7 @@ class ModelledSession:
             total_tokens_per_joule=found.total_tokens_per_s / found.power_w,
             output_tokens_per_s=found.output_tokens_per_s,
             output_tokens_per_s_per_user=1 / found.tpot_s,
+            # The model knows no spread: every percentile is its one value.
             ttft_p50_s=found.ttft_s,
             tpot_p50_s=found.tpot_s,
             ttft_p99_s=found.ttft_s,

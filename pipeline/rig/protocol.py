@@ -74,6 +74,9 @@ class Session(Protocol):
 class Rig(Protocol):
     """Starts configs. `describe` is for the user: what will be measured, how, and what will not."""
 
+    engine_version: str | None
+    """What the rows to come are measured with; None where nothing is."""
+
     def describe(self) -> list[str]:
         """A few lines: engine and version, meter with its parameters, boundary, evidence."""
         ...

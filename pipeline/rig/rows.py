@@ -65,6 +65,7 @@ def measured(
     load = summarise(trace.requests, t0_ns, t1_ns, plan.block_s, trace.concurrency)
     energy_j = energy.energy_j if energy else None
     second_j = _sum([integrate_power_j(device.samples, t0_ns, t1_ns) for device in trace.devices.values()])
+    has_second = any(s.power_w is not None for device in trace.devices.values() for s in device.samples)
     throttle_s = _longest(trace.devices, "throttle_ns", t0_ns, t1_ns)
     tokens_per_s = load.output_tokens / window_s
     status, reasons, warnings = judge(
@@ -72,6 +73,7 @@ def measured(
             output_tokens=load.output_tokens,
             energy_j=energy_j,
             second_reading_j=second_j,
+            second_reading_lost=energy_j is not None and second_j is None and has_second,
             num_completed=load.num_completed,
             num_failed=load.num_failed,
             occupancy=load.occupancy,
@@ -157,4 +159,5 @@ def _mean_sample(devices: dict[str, DeviceReading], name: str, t0_ns: int, t1_ns
 
 def _longest(devices: dict[str, DeviceReading], name: str, t0_ns: int, t1_ns: int) -> float | None:
     spans = [cumulative_delta_s(getattr(device, name), t0_ns, t1_ns) for device in devices.values()]
-    return max((span for span in spans if span is not None), default=None)
+    known = [span for span in spans if span is not None]
+    return max(known) if known and len(known) == len(spans) else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.engine.catalog import refusal
 from pipeline.engine.process import EngineProcess
 from pipeline.engine.protocol import Engine, Rendered
-from pipeline.errors import EngineError
+from pipeline.errors import ConfigError, EngineError
 from pipeline.load.client import ClosedLoop
 from pipeline.load.protocol import Load, LoadSnapshot
 from pipeline.meter.energy import common_window
@@ -28,8 +28,8 @@ POLL_S = 0.05
 PAUSE_BETWEEN_POINTS_S = 0.3
 """For the server to drop the requests that the last point cancelled."""
 
-SETTLE_S = 0.3
-"""How long readings go on after the window: the slowest (throttle counters, 5 Hz) must reach past its end."""
+MAX_SETTLE_S = 3.0
+"""How long readings may go on after the window, for the slow ones to reach past its end."""
 
 NUM_STEADY_BLOCKS = 5
 """Blocks without trend or stall before the window opens."""
@@ -58,6 +58,7 @@ class ServedRig:
         self.engine_version = availability.version
         self._engine = engine
         self._open_meter = open_meter
+        self._weights_problem: dict[str, str | None] = {}
 
     def describe(self) -> list[str]:
         """What will be measured, and with what."""
@@ -70,8 +71,19 @@ class ServedRig:
         ]
 
     def refusal(self, config: EngineConfig) -> str | None:
-        """Why the engine cannot be given a config, or None."""
-        return refusal(self._engine, config, self.study)
+        """Why the engine cannot be given a config, or its weights are not here; or None."""
+        return refusal(self._engine, config, self.study) or self._missing_weights(config)
+
+    def _missing_weights(self, config: EngineConfig) -> str | None:
+        """Why there are no weights of a config's format, or None; asked once per format."""
+        weights = config.precision.weights
+        if weights not in self._weights_problem:
+            try:
+                self._engine.places(config, self.study)
+                self._weights_problem[weights] = None
+            except ConfigError as error:
+                self._weights_problem[weights] = str(error)
+        return self._weights_problem[weights]
 
     @contextmanager
     def start(self, config: EngineConfig, trial_id: str, report: Report) -> Iterator["ServedSession"]:
@@ -88,8 +100,7 @@ class ServedRig:
         with self._open_meter(config.parallelism.num_gpus) as meter:
             report("starting engine")
             began_ns = time.monotonic_ns()
-            devices = {"CUDA_VISIBLE_DEVICES": ",".join(meter.info.devices)} if study.hardware.kind == "gpu" else {}
-            with EngineProcess(rendered, folder, settings, places, devices) as process:
+            with EngineProcess(rendered, folder, settings, places, meter.info.pin) as process:
                 _wait_ready(engine, process, study)
                 ready_ns = time.monotonic_ns()
                 energy = common_window(meter.reading(), began_ns, ready_ns)
@@ -163,7 +174,7 @@ class ServedSession:
             self._wait(load, study.plan, study.plan.window_s)
             close_ns = self._close(load, study.plan, open_ns)
             after = load.snapshot()
-            self._wait(load, study.plan, SETTLE_S)
+            self._settle(load, study.plan, close_ns)
             trace = Trace(
                 open_ns=open_ns,
                 close_ns=close_ns,
@@ -250,6 +261,17 @@ class ServedSession:
             if self._meter.faults():
                 return time.monotonic_ns()
         raise TrialError(TrialStatus.METER_FAILED, f"the meter gave no reading for {plan.hang_s:g} s")
+
+    def _settle(self, load: Load, plan: Plan, close_ns: int) -> None:
+        """Let readings go on until the slow ones (throttle counters) reach past the window's end too."""
+        deadline = time.monotonic() + MAX_SETTLE_S
+        while time.monotonic() < deadline:
+            self._wait(load, plan, POLL_S)
+            slow = [
+                points for r in self._meter.reading().values() for points in (r.throttle_ns, r.power_cap_ns) if points
+            ]
+            if all(points[-1][0] >= close_ns for points in slow):
+                return
 
     def _wait(self, load: Load, plan: Plan, duration_s: float) -> None:
         """Let the load run, and notice at once when it cannot.

@@ -163,3 +163,28 @@ def test_writing_it_again_changes_only_what_is_wrong(study: Study) -> None:
 def test_a_model_of_unknown_shape_cannot_be_random(study: Study) -> None:
     with pytest.raises(ConfigError, match=r"model\.hf_config of llama-3\.1-8b is null.*weights=checkpoint"):
         random_model_dir(with_model(study, hf_config=None))
+
+
+FORMATS = {
+    "bf16": ({}, None),
+    "fp8": ({}, {"quantization": {"quant_algo": "FP8"}}),
+    "nvfp4": ({"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}, None),
+    "mxfp4": ({"quantization_config": {"quant_method": "mxfp4"}}, None),
+    "fp8_block": ({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}, None),
+}
+
+
+@pytest.mark.parametrize("held", FORMATS)
+def test_a_given_folder_must_hold_the_weights_that_its_rows_will_claim(study: Study, tmp_path: Path, held: str) -> None:
+    folder = fill(tmp_path / "model", "model.safetensors")
+    config, modelopt = FORMATS[held]
+    (folder / "config.json").write_text(json.dumps(config))
+    if modelopt:
+        (folder / "hf_quant_config.json").write_text(json.dumps(modelopt))
+    given = with_model(study, path=str(folder))
+    for weights, checkpoint in study.model.checkpoints.items():
+        if checkpoint.format == held:
+            assert checkpoint_dir(given, weights) == folder
+        else:
+            with pytest.raises(ConfigError, match=rf"precision.weights={weights}: model.path=.* holds {held} weights"):
+                checkpoint_dir(given, weights)

@@ -198,7 +198,7 @@ def test_the_log_says_what_was_resolved() -> None:
     assert ENGINE.effective_config(log) == {
         "trtllm_version": "1.2.0rc6",
         "tokens_per_block": "32",
-        "kv_cache_size_tokens": "294848",
+        "measured.kv_cache_size_tokens": "294848",
         "max_seq_len": "8224",
         "max_num_requests": "64",
         "max_num_tokens": "8192",

@@ -303,8 +303,8 @@ def test_the_log_says_what_was_resolved() -> None:
         "linear_kernel": "CutlassFP8ScaledMMLinearKernel",
         "async_scheduling": "enabled",
         "max_num_batched_tokens": "8192",
-        "kv_cache_size_tokens": "1234560",
-        "kv_cache_max_concurrency": "598.14",
+        "measured.kv_cache_size_tokens": "1234560",
+        "measured.kv_cache_max_concurrency": "598.14",
         "random_weights": "33 tensors, 60.77 GiB, tpw_random/1: sd 0.02, normal floats, uniform MXFP4 nibbles, seed 0",
     }
     assert ENGINE.effective_config(["Traceback (most recent call last):"]) == {}

@@ -30,6 +30,7 @@ class FakeGpu:
     uuid: str = "GPU-00000000-aaaa-bbbb-cccc-000000000000"
     name: str = "NVIDIA H100 80GB HBM3"
     memory_bytes: int | None = 80 * 2**30
+    used_bytes: int = 300 * 2**20
     power_w: Callable[[float], float] = lambda t_s: 300.0
     tick_s: float = 0.1
     energy_at_start_mj: int = 5_000_000
@@ -135,7 +136,7 @@ class FakeNvml:
 
     def nvmlDeviceGetMemoryInfo(self, handle: FakeGpu, version: int | None = None) -> SimpleNamespace:
         total = _supported(self._alive(handle).memory_bytes)
-        return SimpleNamespace(total=total, free=total, used=0)
+        return SimpleNamespace(total=total, free=total - handle.used_bytes, used=handle.used_bytes)
 
     def nvmlDeviceGetMigMode(self, device: FakeGpu) -> list[int]:
         mode = int(_supported(self._alive(device).mig))

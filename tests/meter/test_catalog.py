@@ -97,3 +97,24 @@ def test_too_few_gpus_is_an_error_that_says_what_is_visible() -> None:
 def test_no_gpu_is_an_error_never_an_empty_meter(nvml: FakeNvml, environ: dict[str, str]) -> None:
     with pytest.raises(MeterError, match=r"no GPU is visible here.*hardware=cpu"):
         open_meter(make_study(H100), 1, environ, nvml=nvml)
+
+
+def test_an_engine_is_pinned_to_the_metered_gpus_by_their_place_on_the_bus() -> None:
+    info = open_meter(make_study(H100), 2, {"CUDA_VISIBLE_DEVICES": "GPU-2,GPU-1"}, nvml=NVML).info
+    assert info.pin == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1,0"}
+    assert open_meter(make_study(CPU), 1, {}).info.pin == {}
+
+
+def test_a_gpu_that_somebody_else_uses_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.meter.catalog.RELEASE_S", 0.0)
+    monkeypatch.setattr("pipeline.meter.catalog.RELEASE_POLL_S", 0.0)
+    nvml = FakeNvml(FakeGpu(uuid="GPU-1"), FakeGpu(uuid="GPU-2", used_bytes=40 * 2**30))
+    open_meter(make_study(H100), 1, {}, nvml=nvml)
+    with pytest.raises(MeterError, match=r"GPU 1 \(GPU-2\) holds 40 GiB of another process.*CUDA_VISIBLE_DEVICES"):
+        open_meter(make_study(H100), 2, {}, nvml=nvml)
+
+
+def test_memory_that_an_engine_is_just_letting_go_of_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(uuid="GPU-1", used_bytes=40 * 2**30)
+    monkeypatch.setattr("pipeline.meter.catalog.time.sleep", lambda _: setattr(gpu, "used_bytes", 0))
+    assert open_meter(make_study(H100), 1, {}, nvml=FakeNvml(gpu)).info.devices == ("GPU-1",)

@@ -205,3 +205,19 @@ def test_utc_goes_back_from_now_by_the_monotonic_distance() -> None:
 def test_rows_of_this_module_claim_no_evidence() -> None:
     assert "evidence" not in measured(trace(), PLAN, Boundary.GPU)
     assert make_row().evidence is Evidence.MEASURED
+
+
+def test_a_hole_in_the_second_reading_is_no_agreement() -> None:
+    whole = steady_device(300, -3, 23)
+    holed = dataclasses.replace(whole, samples=[s for s in whole.samples if not 8e9 < s.t_ns < 11e9])
+    assert measured(trace({"GPU-0": whole}), PLAN, Boundary.GPU)["status"] is RowStatus.OK
+    row = measured(trace({"GPU-0": whole, "GPU-1": holed}), PLAN, Boundary.GPU)
+    assert row["reasons"] == (Reason.SECOND_READING_LOST,)
+    assert row["gpu_energy_integral_j"] is None
+
+
+def test_the_longest_throttling_is_unknown_where_one_device_is() -> None:
+    known = dataclasses.replace(steady_device(300, -3, 23), throttle_ns=[(-(10**9), 0), (40 * 10**9, 0)])
+    unknown = dataclasses.replace(known, throttle_ns=[])
+    assert measured(trace({"GPU-0": known}), PLAN, Boundary.GPU)["throttle_s"] == 0
+    assert measured(trace({"GPU-0": known, "GPU-1": unknown}), PLAN, Boundary.GPU)["throttle_s"] is None
