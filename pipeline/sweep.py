@@ -74,3 +74,9 @@ def _check_same(study: Study, rig: Rig, store: Store) -> None:
                 raise ConfigError(
                     f"{key}={value}: study {study.id} has rows of {key}={stored[key]}; choose another name with STUDY="
                 )
+    others = {row.gpu_uuids[0] for row in store.rows(study.id) if row.gpu_uuids} - {rig.first_gpu}
+    if others:
+        raise ConfigError(
+            f"study {study.id} has rows of {others.pop()}, this run would use {rig.first_gpu}: identical cards differ "
+            "by several per cent; choose that GPU with CUDA_VISIBLE_DEVICES, or another name with STUDY="
+        )

@@ -113,6 +113,7 @@ class StubRig:
         self.num_stopped = 0
         self.refused: frozenset[str] = frozenset()
         self.engine_version: str | None = None
+        self.first_gpu: str | None = None
 
     def refusal(self, config: EngineConfig) -> str | None:
         """Refuse the configs whose hashes are in `refused`."""

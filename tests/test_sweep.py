@@ -339,3 +339,15 @@ def test_rows_of_another_engine_version_are_not_mixed_in(tmp_path: Path) -> None
     rig.engine_version = "0.25.0"
     with pytest.raises(ConfigError, match=r"engine_version=0\.25\.0: study test has rows of engine_version=0\.24\.0"):
         sweep(study, rig, store, Recorder())
+
+
+def test_rows_of_another_card_are_not_mixed_in(tmp_path: Path) -> None:
+    study, store = small_study(), Store(tmp_path)
+    rig = StubRig(study, good)
+    rig.first_gpu = "GPU-1"
+    sweep(with_search(study, budget_trials=1), rig, store, Recorder())
+    store.append(dataclasses.replace(store.rows("test")[0], gpu_uuids=("GPU-1",)))
+    sweep(with_search(study, budget_trials=2), rig, store, Recorder())
+    rig.first_gpu = "GPU-2"
+    with pytest.raises(ConfigError, match=r"has rows of GPU-1, this run would use GPU-2.*CUDA_VISIBLE_DEVICES"):
+        sweep(study, rig, store, Recorder())

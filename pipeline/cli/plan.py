@@ -9,7 +9,7 @@ from pipeline.cli.host import prepare
 from pipeline.cli.table import config_text
 from pipeline.cli.terminal import terminal
 from pipeline.engine.catalog import find_engine, refusal
-from pipeline.rig.served import NUM_STEADY_BLOCKS
+from pipeline.rig.session import NUM_STEADY_BLOCKS
 from pipeline.roofline.predict import predict
 from pipeline.space import build_space, engine_default
 from pipeline.study import EngineConfig, OperatingPoint, Study, canonical_json

@@ -32,6 +32,7 @@ class ModelledRig:
         self._study = study
         self._engine = engine
         self.engine_version: str | None = None
+        self.first_gpu: str | None = None
 
     def refusal(self, config: EngineConfig) -> str | None:
         """Why the engine could not be given a config, or None."""

@@ -77,6 +77,9 @@ class Rig(Protocol):
     engine_version: str | None
     """What the rows to come are measured with; None where nothing is."""
 
+    first_gpu: str | None
+    """UUID of the first GPU of every deployment; None without GPUs."""
+
     def describe(self) -> list[str]:
         """A few lines: engine and version, meter with its parameters, boundary, evidence."""
         ...
