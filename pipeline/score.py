@@ -15,16 +15,20 @@ MIN_CURVE_POINTS = 5
 """A quadratic through fewer points follows them; below this the measured value stands."""
 
 
+def within(ttft_s: float | None, tpot_s: float | None, slo: Slo) -> bool:
+    """Whether latencies keep every bound of an SLO; an unknown latency keeps none."""
+    return all(value is not None and value <= bound for value, bound in _owed(ttft_s, tpot_s, slo))
+
+
 def meets(row: Row, slo: Slo) -> bool:
     """Whether a row meets every bound of an SLO; an unknown latency meets none."""
-    bounds = ((row.ttft_p99_s, slo.ttft_p99_s), (row.tpot_p99_s, slo.tpot_p99_s))
-    return all(bound is None or (value is not None and value <= bound) for value, bound in bounds)
+    return within(row.ttft_p99_s, row.tpot_p99_s, slo)
 
 
 def misses(row: Row, slo: Slo) -> bool:
     """Whether a row is known to break a bound of an SLO; an unknown latency is not known to."""
-    bounds = ((row.ttft_p99_s, slo.ttft_p99_s), (row.tpot_p99_s, slo.tpot_p99_s))
-    return any(bound is not None and value is not None and value > bound for value, bound in bounds)
+    owed = _owed(row.ttft_p99_s, row.tpot_p99_s, slo)
+    return any(value is not None and value > bound for value, bound in owed)
 
 
 def slack(row: Row, slo: Slo) -> float:
@@ -32,9 +36,14 @@ def slack(row: Row, slo: Slo) -> float:
 
     An unknown latency counts as broken by a factor of e.
     """
-    bounds = ((row.ttft_p99_s, slo.ttft_p99_s), (row.tpot_p99_s, slo.tpot_p99_s))
-    ratios = [1.0 if value is None else math.log(value / bound) for value, bound in bounds if bound is not None]
-    return max(ratios, default=-1.0)
+    owed = _owed(row.ttft_p99_s, row.tpot_p99_s, slo)
+    return max((1.0 if value is None else math.log(value / bound) for value, bound in owed), default=-1.0)
+
+
+def _owed(ttft_s: float | None, tpot_s: float | None, slo: Slo) -> list[tuple[float | None, float]]:
+    """Each latency that an SLO bounds, with its bound, seconds."""
+    pairs = ((ttft_s, slo.ttft_p99_s), (tpot_s, slo.tpot_p99_s))
+    return [(value, bound) for value, bound in pairs if bound is not None]
 
 
 def usable(rows: Sequence[Row]) -> list[Row]:

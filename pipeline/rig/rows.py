@@ -147,8 +147,14 @@ def _block_ci(trace: Trace, block_tokens: tuple[int, ...], t0_ns: int, t1_ns: in
 
 def _sum(values: list[float | None]) -> float | None:
     """Sum over devices; None if any is unknown or there is none."""
+    known = _all_known(values)
+    return sum(known) if known else None
+
+
+def _all_known(values: list[float | None]) -> list[float]:
+    """The values of all devices, or nothing where one is unknown: a part does not stand for the whole."""
     known = [value for value in values if value is not None]
-    return sum(known) if known and len(known) == len(values) else None
+    return known if len(known) == len(values) else []
 
 
 def _mean_sample(devices: dict[str, DeviceReading], name: str, t0_ns: int, t1_ns: int) -> float | None:
@@ -159,5 +165,4 @@ def _mean_sample(devices: dict[str, DeviceReading], name: str, t0_ns: int, t1_ns
 
 def _longest(devices: dict[str, DeviceReading], name: str, t0_ns: int, t1_ns: int) -> float | None:
     spans = [cumulative_delta_s(getattr(device, name), t0_ns, t1_ns) for device in devices.values()]
-    known = [span for span in spans if span is not None]
-    return max(known) if known and len(known) == len(spans) else None
+    return max(_all_known(spans), default=None)

@@ -41,12 +41,13 @@ class ServedRig:
         self.engine_version = availability.version
         self._engine = engine
         self._open_meter = open_meter
-        self.first_gpu = open_meter(1).info.devices[0] if study.hardware.kind == "gpu" else None
+        self._meter_info = open_meter(1).info
+        self.first_gpu = self._meter_info.devices[0] if study.hardware.kind == "gpu" else None
         self._weights_problem: dict[str, str | None] = {}
 
     def describe(self) -> list[str]:
         """What will be measured, and with what."""
-        info = self._open_meter(1).info
+        info = self._meter_info
         evidence = plan_evidence(self.study.plan, info.evidence)
         return [
             f"engine: {self._engine.name} {self.engine_version or '(version unknown)'}, weights={self.study.weights}",

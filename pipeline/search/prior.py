@@ -7,7 +7,8 @@ A diverse top ten from an analytic model beat 80 cold trials of any sampler; the
 from collections.abc import Sequence
 
 from pipeline.roofline.predict import predict
-from pipeline.study import EngineConfig, OperatingPoint, Slo, Study
+from pipeline.score import within
+from pipeline.study import EngineConfig, OperatingPoint, Study
 
 
 def rank(study: Study, configs: Sequence[EngineConfig]) -> list[EngineConfig]:
@@ -33,10 +34,6 @@ def _value(study: Study, config: EngineConfig) -> float:
     best = 0.0
     for concurrency in study.workload.concurrency:
         found = predict(study.model, study.hardware, study.workload, config, OperatingPoint(concurrency=concurrency))
-        if not isinstance(found, str) and _meets(found.ttft_s, found.tpot_s, study.slo):
+        if not isinstance(found, str) and within(found.ttft_s, found.tpot_s, study.slo):
             best = max(best, found.output_tokens_per_joule)
     return best
-
-
-def _meets(ttft_s: float, tpot_s: float, slo: Slo) -> bool:
-    return (slo.ttft_p99_s is None or ttft_s <= slo.ttft_p99_s) and (slo.tpot_p99_s is None or tpot_s <= slo.tpot_p99_s)
