@@ -8,7 +8,7 @@ OPENVINO := .venv-openvino/.installed
 OVERRIDES = model=$(MODEL) $(if $(HARDWARE),hardware=$(HARDWARE)) $(if $(WORKLOAD),workload=$(WORKLOAD)) \
 	$(if $(SLO),slo=$(SLO)) $(if $(BUDGET),search.budget_trials=$(BUDGET)) $(if $(STUDY),study=$(STUDY)) $(ARGS)
 
-.PHONY: help setup sweep plan show test check docs bench-load format lock clean
+.PHONY: help setup sweep plan show test check docs bench-load bench-coverage crosscheck verify format lock clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -49,7 +49,22 @@ docs: $(VENV)  ## regenerate the generated parts of README and docs from rows an
 	.venv/bin/python -m docs.generate
 
 bench-load: $(VENV)  ## CPU cost of the load client per streamed chunk; JSON last
-	.venv/bin/python -m bench.load
+	.venv/bin/python -m bench.load $(ARGS)
+
+bench-coverage: $(VENV)  ## how often the intervals hold the truth, by simulation (a minute or two); JSON last
+	.venv/bin/python -m bench.coverage
+	.venv/bin/python -m bench.coverage_components
+
+$(AIPERF): requirements-aiperf.lock
+	$(PYTHON) -m venv .venv-aiperf
+	.venv-aiperf/bin/pip install -q --disable-pip-version-check -r requirements-aiperf.lock
+	touch $@
+
+crosscheck: setup $(AIPERF)  ## our load client against AIPerf on one server (5 min, 1.2 GB once); JSON last
+	.venv/bin/python -m bench.crosscheck $(ARGS)
+
+verify: $(VENV)  ## recompute every stored row from its evidence
+	.venv/bin/tpw verify
 
 format: $(VENV)  ## format the code
 	.venv/bin/ruff format .
@@ -60,6 +75,8 @@ lock:  ## resolve the locked versions anew (needs uv)
 		pyproject.toml --group dev -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--group openvino-engine -o requirements-openvino.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--group aiperf -o requirements-aiperf.lock
 
 clean:  ## remove environments and caches, never results
-	rm -rf .venv .venv-openvino .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-openvino .venv-aiperf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

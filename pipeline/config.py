@@ -1,27 +1,18 @@
-"""Hydra in, one frozen Study out. The only file that sees OmegaConf.
-
-Hydra composes conf/ with the user's overrides; overrides are checked first, so that a misspelt group, choice
-or key is one line with the nearest match; pydantic then checks every value.
-"""
+"""What conf/ composes to, checked value by value with pydantic: one frozen Study."""
 
 import dataclasses
-import difflib
-import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.compose import compose_conf, groups, nearest
 from pipeline.errors import ConfigError
-from pipeline.study import CONCURRENCY_GRID, EngineConfig, Scalar, Study, content_hash
+from pipeline.lengths import read_lengths
+from pipeline.study import EngineConfig, Plan, Scalar, Study, content_hash
+from pipeline.workload import CONCURRENCY_GRID
 
 T = TypeVar("T")
 
@@ -32,37 +23,7 @@ AXES = {
 }
 """Conf groups whose keys are axes; `engine.knobs` is one too, with the engine's own names."""
 
-_FREE = ("engine.knobs.", "engine.env.", "model.hf_config.", "model.checkpoints.")
 _STUDY_GROUPS = ("model", "hardware", "workload", "slo", "plan", "search")
-
-
-def conf_dir() -> Path:
-    """The conf/ folder: beside the package in a checkout, inside it when installed from a wheel."""
-    inside = Path(__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
-
-
-def groups() -> dict[str, list[str]]:
-    """Every conf group with its choices."""
-    folders = sorted(path for path in conf_dir().iterdir() if path.is_dir())
-    return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
-
-
-def compose_conf(overrides: Sequence[str]) -> dict[str, Any]:
-    """Compose conf/ with overrides (`group=choice`, `some.key=value`) into plain data.
-
-    Raises:
-        ConfigError: If a group, a choice or a key is unknown, or an override cannot be parsed.
-    """
-    parsed = _parse(overrides)
-    _check_choices(parsed)
-    known = groups()
-    choices = [text for text, o in zip(overrides, parsed, strict=True) if o.key_or_group in known]
-    _check_keys(parsed, _compose(tuple(choices)))
-    try:
-        return cast("dict[str, Any]", OmegaConf.to_container(_compose(tuple(overrides)), resolve=True))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"cannot resolve the configuration: {' '.join(str(error).split())}") from error
 
 
 def load_study(overrides: Sequence[str]) -> Study:
@@ -73,10 +34,10 @@ def load_study(overrides: Sequence[str]) -> Study:
     """
     conf = compose_conf(overrides)
     axes = _axes(conf)
-    conf["workload"]["concurrency"] = _ladder(conf["workload"]["concurrency"])
+    conf["workload"] = _workload(conf["workload"])
     engine = {key: value for key, value in conf["engine"].items() if key != "knobs"}
     fixed = {name: conf[name] for name in _STUDY_GROUPS}
-    fixed |= {name: conf[name] for name in ("rig", "meter", "weights", "results_dir", "engines_dir")}
+    fixed |= {name: conf[name] for name in ("rig", "meter", "weights", "weights_seed", "results_dir", "engines_dir")}
     fixed |= {"power": conf["power"]["name"], "launcher": conf["launcher"]["name"], "engine": engine, "axes": axes}
     if conf["rig"] == "modelled":
         fixed["weights"] = "none"
@@ -86,8 +47,25 @@ def load_study(overrides: Sequence[str]) -> Study:
     if name is not None and not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
         raise ConfigError(f"study={name!r}: use letters, digits, '.', '_' and '-' only; it names a folder")
     study = _validate(Study, {**fixed, "id": name or "unnamed"}, "")
+    study = dataclasses.replace(study, plan=named(study.plan))
     _check_together(study)
-    return study if name else _validate(Study, {**fixed, "id": _study_id(study)}, "")
+    return study if name else dataclasses.replace(study, id=_study_id(study))
+
+
+def named(plan: Plan) -> Plan:
+    """The plan, its name marked where a value is not that of conf/: its rows are not to be taken for the plan's.
+
+    How often something is repeated changes no row, and no name.
+    """
+    if plan.name not in groups()["plan"]:
+        return plan
+    own = _validate(Plan, compose_conf([f"plan={plan.name}"])["plan"], "")
+    as_is = dataclasses.replace(plan, windows=own.windows, starts=own.starts)
+    return (
+        plan
+        if as_is == own
+        else dataclasses.replace(plan, name=f"{plan.name}-{content_hash(dataclasses.asdict(as_is))[:4]}")
+    )
 
 
 def _check_together(study: Study) -> None:
@@ -105,6 +83,17 @@ def _check_together(study: Study) -> None:
         raise ConfigError("weights=none: a server needs weights; allowed: checkpoint, random")
     if plan.warmup_max_s < plan.warmup_s:
         raise ConfigError(f"plan.warmup_max_s={plan.warmup_max_s:g}: below plan.warmup_s={plan.warmup_s:g}; raise it")
+    if study.rig == "modelled" and study.workload.arrival != "closed":
+        raise ConfigError(
+            f"workload.arrival={study.workload.arrival}: the model knows closed loops only; leave it out, or rig=served"
+        )
+    load = study.workload
+    shortest_tokens = round(load.isl_tokens * load.length_ratio_min)
+    if load.shared_prefix_tokens and load.shared_prefix_tokens >= shortest_tokens:
+        raise ConfigError(
+            f"workload.shared_prefix_tokens={load.shared_prefix_tokens}: prompts must differ after it and the shortest "
+            f"has {shortest_tokens} tokens; at most {shortest_tokens - 1}"
+        )
     if plan.gates == "enforce" and plan.window_s < 3 * plan.block_s:
         raise ConfigError(
             f"plan.block_s={plan.block_s:g}: a window of plan.window_s={plan.window_s:g} needs three blocks to tell "
@@ -131,77 +120,6 @@ def read_engine_config(path: Path, engine: str) -> EngineConfig:
         wrong = unknown[0] if unknown else "engine"
         raise ConfigError(f"baseline={path}: {wrong}: allowed are {', '.join(AXES)} and engine: {{knobs: {{...}}}}")
     return _validate(EngineConfig, {"engine": engine, "knobs": own.get("knobs") or {}, **data}, f"baseline={path}: ")
-
-
-def nearest(word: str, allowed: Sequence[str]) -> str:
-    """Ask "did you mean ...?" with the closest allowed word; empty where none is close."""
-    match = difflib.get_close_matches(word, allowed, n=1)
-    return f" (did you mean '{match[0]}'?)" if match else ""
-
-
-@functools.lru_cache(maxsize=64)  # a tenth of a second each; nobody changes what is returned
-def _compose(overrides: tuple[str, ...]) -> DictConfig:
-    try:
-        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3", job_name="tpw"):
-            return compose("config", list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"cannot compose the configuration: {' '.join(str(error).split())}") from error
-
-
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    parser, parsed = OverridesParser.create(), list[Override]()
-    for text in overrides:
-        try:
-            parsed += parser.parse_overrides([text])
-        except HydraException as error:
-            raise ConfigError(
-                f"{text!r} is no override; write key=value, lists as key=[1,2], and quote what the shell would take"
-            ) from error
-    return parsed
-
-
-def _check_choices(parsed: Sequence[Override]) -> None:
-    known = groups()
-    for override in parsed:
-        group, text = override.key_or_group, override.input_line
-        if override.is_sweep_override():
-            raise ConfigError(f"{text}: one value is allowed; a list of values is written {group}=[A,B]")
-        if override.is_delete() and not group.startswith(_FREE):
-            raise ConfigError(f"{text}: cannot be taken away; give it another value")
-        if group not in known:
-            continue
-        choice, options = override.value(), known[group]
-        if str(choice) not in options:
-            raise ConfigError(
-                f"{group}={choice}: unknown{nearest(str(choice), options)}; allowed: {', '.join(options)}"
-            )
-
-
-def _check_keys(parsed: Sequence[Override], conf: DictConfig) -> None:
-    known = groups()
-    plain = OmegaConf.to_container(conf, resolve=False)
-    keys = list(_flat_keys(plain))
-    for override in parsed:
-        key = override.key_or_group
-        if key in known or key in keys or key.startswith("hydra"):
-            continue
-        if override.is_add() and key.startswith(_FREE):
-            continue
-        allowed = (
-            sorted({k.split(".")[0] for k in keys})
-            if "." not in key
-            else [k for k in keys if k.startswith(key.split(".")[0] + ".")]
-        )
-        hint = f"; to add one, write +{key}={override.value()}" if key.startswith(_FREE) else ""
-        shown = ", ".join(allowed[:24]) or ", ".join(sorted({k.split(".")[0] for k in keys}))
-        raise ConfigError(f"{key}: unknown key{nearest(key, keys)}; allowed: {shown}{hint}")
-
-
-def _flat_keys(value: Any, prefix: str = "") -> Any:
-    for key, item in value.items():
-        yield prefix + str(key)
-        if isinstance(item, dict):
-            yield from _flat_keys(item, f"{prefix}{key}.")
 
 
 def _axes(conf: dict[str, Any]) -> dict[str, tuple[Scalar | None, ...]]:
@@ -242,6 +160,44 @@ def _check_axis_value(key: str, value: Scalar | None) -> None:
         raise ConfigError(f"{key}={value!r}: {error.errors()[0]['msg']}") from error
 
 
+def _workload(load: dict[str, Any]) -> dict[str, Any]:
+    """A workload with its ladder checked and what its file of lengths says filled in.
+
+    Raises:
+        ConfigError: If the loads do not fit the arrival, or the file cannot be read.
+    """
+    arrival, path = load["arrival"], load["lengths_file"]
+    load = load | {"request_rate_per_s": _rates(load["request_rate_per_s"], arrival)}
+    load["concurrency"] = _ladder(load["concurrency"]) if arrival == "closed" else []
+    if path is None and arrival != "schedule":
+        return load
+    if path is None:
+        raise ConfigError("workload.arrival=schedule: needs workload.lengths_file=FILE.csv with at_s for every request")
+    lengths = read_lengths(Path(str(path)))
+    if arrival == "schedule" and lengths.at_s is None:
+        raise ConfigError(f"workload.lengths_file={path}: has no column at_s, which workload.arrival=schedule sends by")
+    isl_tokens, osl_tokens = zip(*lengths.pairs, strict=True)
+    ratio = min(isl_tokens) / max(isl_tokens)
+    longest = {"isl_tokens": max(isl_tokens), "osl_tokens": max(osl_tokens), "length_ratio_min": ratio}
+    return load | longest | {"lengths_sha256": lengths.sha256}
+
+
+def _rates(given: Any, arrival: str) -> list[float]:
+    rates: list[float] = given if isinstance(given, list) else [given]
+    if arrival != "poisson" and rates:
+        raise ConfigError(f"workload.request_rate_per_s={rates}: only for workload.arrival=poisson; it is {arrival}")
+    if arrival == "poisson" and not (rates and all(map(_is_positive, rates)) and rates == sorted(set(rates))):
+        raise ConfigError(
+            f"workload.request_rate_per_s={rates}: workload.arrival=poisson climbs a ladder of rates above 0; "
+            "write e.g. [1,2,4]"
+        )
+    return rates
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
 def _ladder(concurrency: Any) -> list[int]:
     values = concurrency if isinstance(concurrency, list) else [concurrency]
     if not values:
@@ -266,6 +222,7 @@ def held(study: Study) -> dict[str, object]:
         "model.name": study.model.name,
         "model.path": study.model.path,
         "weights": study.weights,
+        "weights_seed": study.weights_seed,
         "hardware.name": hardware.name,
         "hardware.num_gpus": hardware.num_gpus,
         "hardware.declared_idle_w": hardware.declared_idle_w,
@@ -275,7 +232,8 @@ def held(study: Study) -> dict[str, object]:
         "rig": study.rig,
         "meter": study.meter,
         **{f"workload.{name}": value for name, value in workload.items() if name != "source"},
-        **{f"plan.{name}": value for name, value in plan.items()},
+        # How often something is repeated changes no row.
+        **{f"plan.{name}": value for name, value in plan.items() if name not in {"windows", "starts"}},
     }
 
 

@@ -1,166 +1,13 @@
-"""The one schema: every stored column once, with its unit and meaning.
-
-The Arrow schema, the docs table and validation derive from the two classes here. Absent is null, never 0.
-Units are in the names: `_s`, `_j`, `_w`, `_tokens`, `_c` (degrees Celsius), `_mhz`; a ratio has none.
-"""
+"""The one schema: every stored column once, with its unit and meaning; the docs table derives from it."""
 
 import dataclasses
-import functools
-import math
-import types
-import typing
-from collections.abc import Callable, Iterator
-from enum import StrEnum
-from typing import Any, Self
 
-import pyarrow as pa
+from pipeline.columns import Record, column
+from pipeline.vocabulary import Boundary, Evidence, Met, Reason, RowStatus, TrialStatus
 
-from pipeline.errors import StoreError
-
-SCHEMA_VERSION = 1
-"""History: 1, the first (2026-11)."""
-
-
-class Evidence(StrEnum):
-    """How a number came about, strongest first; see DESIGN in docs/measurement.md."""
-
-    MEASURED = "measured"
-    ESTIMATED = "estimated"
-    MODELLED = "modelled"
-    SIMULATED = "simulated"
-
-
-def weaker(first: Evidence, second: Evidence) -> Evidence:
-    """The weaker of two kinds of evidence."""
-    order = list(Evidence)
-    return max(first, second, key=order.index)
-
-
-class Boundary(StrEnum):
-    """What the joules cover. Rows of different boundaries are never ranked together."""
-
-    GPU = "gpu"
-    CPU = "cpu"
-
-
-class RowStatus(StrEnum):
-    """Whether a row may be scored."""
-
-    OK = "ok"
-    INVALID = "invalid"
-
-
-class TrialStatus(StrEnum):
-    """How a trial ended."""
-
-    OK = "ok"
-    START_FAILED = "start_failed"
-    OUT_OF_MEMORY = "out_of_memory"
-    START_TIMEOUT = "start_timeout"
-    LOAD_FAILED = "load_failed"
-    HUNG = "hung"
-    METER_FAILED = "meter_failed"
-    INTERRUPTED = "interrupted"
-
-
-class Reason(StrEnum):
-    """Why a row is invalid, or what its reader should be warned of."""
-
-    COUNTER_RESET = "counter_reset"
-    DEMO_PLAN = "demo_plan"
-    ERROR_RATE = "error_rate"
-    NO_ENERGY = "no_energy"
-    NO_TOKENS = "no_tokens"
-    NOT_STEADY = "not_steady"
-    OCCUPANCY_LOW = "occupancy_low"
-    READING_DISAGREEMENT = "reading_disagreement"
-    SECOND_READING_LOST = "second_reading_lost"
-    ABOVE_PHYSICAL_BOUND = "above_physical_bound"
-    CLIENT_BOUND = "client_bound"
-    THERMAL_OR_BRAKE = "thermal_or_brake"
-
-
-def column(meaning: str, **kwargs: Any) -> Any:
-    """A dataclass field that carries what its column means."""
-    return dataclasses.field(metadata={"meaning": meaning}, **kwargs)
-
-
-_type_hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)
-"""Kept, because every record asks and it takes a millisecond."""
-
-
-class Record:
-    """What Row and Trial share: an Arrow schema, checks, and conversion, all derived from the fields."""
-
-    @classmethod
-    def schema(cls) -> pa.Schema:
-        """The Arrow schema; its metadata carries the schema version and the kind of record."""
-        fields = [pa.field(name, arrow, nullable) for name, arrow, nullable, _ in cls.columns()]
-        return pa.schema(fields, {"schema_version": str(SCHEMA_VERSION), "record": cls.__name__.lower()})
-
-    @classmethod
-    def columns(cls) -> Iterator[tuple[str, pa.DataType, bool, str]]:
-        """Name, Arrow type, nullability and meaning of every column, in order."""
-        hints = _type_hints(cls)
-        for item in dataclasses.fields(cls):  # type: ignore[arg-type]  # subclasses are dataclasses
-            arrow, nullable = _arrow_type(hints[item.name])
-            yield item.name, arrow, nullable, item.metadata["meaning"]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain column values.
-
-        Raises:
-            StoreError: If a number is NaN or infinite, or a column that must be set is null.
-        """
-        values = {}
-        for name, _, nullable, _ in self.columns():
-            value = getattr(self, name)
-            if value is None and not nullable:
-                raise StoreError(f"column {name} must be set")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise StoreError(f"column {name} is {value}; absent is null, never NaN or infinite")
-            values[name] = [str(v) for v in value] if isinstance(value, tuple) else value
-        return values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build a record from stored columns; columns unknown to this version are left out.
-
-        Raises:
-            StoreError: If a column that must be set is null or missing.
-            ValueError: If a value is none of its enum's.
-        """
-        hints = _type_hints(cls)
-        required = {item.name for item in dataclasses.fields(cls) if item.default is dataclasses.MISSING}  # type: ignore[arg-type]  # subclasses are dataclasses
-        names = [name for name, *_ in cls.columns() if name in values]
-        for name, _, nullable, _ in cls.columns():
-            if not nullable and (values.get(name) is None if name in values else name in required):
-                raise StoreError(f"column {name} must be set")
-        return cls(**{name: _restore(hints[name], values[name]) for name in names})
-
-
-_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-
-
-def _arrow_type(hint: Any) -> tuple[pa.DataType, bool]:
-    """Arrow type and nullability of a field's type hint."""
-    if isinstance(hint, types.UnionType):
-        (inner,) = (arg for arg in typing.get_args(hint) if arg is not types.NoneType)
-        return _arrow_type(inner)[0], True
-    if typing.get_origin(hint) is tuple:
-        return pa.list_(pa.string()), False
-    return (pa.string() if issubclass(hint, StrEnum) else _ARROW[hint]), False
-
-
-def _restore(hint: Any, value: Any) -> Any:
-    """A stored value as its field's type: enums and tuples come back from strings and lists."""
-    if value is None:
-        return None
-    if isinstance(hint, types.UnionType):
-        return _restore(next(arg for arg in typing.get_args(hint) if arg is not types.NoneType), value)
-    if typing.get_origin(hint) is tuple:
-        return tuple(_restore(typing.get_args(hint)[0], item) for item in value)
-    return hint(value) if isinstance(hint, type) and issubclass(hint, StrEnum) else value
+METHOD = 2
+"""Version of the formulae from trace to row. 2 (2026-11): the interval is of a log-ratio over merged blocks, and the
+verdict looks at more; rows.py says which columns of an earlier method still compare."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,16 +48,28 @@ class Row(Record):
     osl_tokens: int = column("nominal output sequence length")
     isl_mean_tokens: float | None = column("mean input length of requests completed in the window", default=None)
     osl_mean_tokens: float | None = column("mean output length of requests completed in the window", default=None)
-    concurrency: int = column("requests the client keeps in flight")
+    concurrency: int | None = column("requests the client keeps in flight; null in an open loop", default=None)
+    request_rate_per_s: float | None = column("requests sent per second (Poisson); null in a closed loop", default=None)
     warmup_s: float | None = column("time under this load before the window opened", default=None)
+    warmup_unsettled: tuple[str, ...] = column("what had not settled when the warm-up hit its cap", default=())
     window_s: float | None = column("common window of tokens and joules", default=None)
+    is_extended: bool | None = column("whether the window was doubled for a wide interval", default=None)
     output_tokens: int | None = column(
         "output tokens that arrived in the window, failed requests left out", default=None
     )
     input_tokens: int | None = column("prompt tokens of requests whose first token arrived in the window", default=None)
     num_completed: int | None = column("requests completed in the window", default=None)
     num_failed: int | None = column("requests that failed in the window", default=None)
-    occupancy: float | None = column("mean requests in flight / concurrency over the window", default=None)
+    occupancy: float | None = column(
+        "mean requests in flight / concurrency over the window; null in an open loop", default=None
+    )
+    num_running_mean: float | None = column("requests in the engine's running batch, after the window", default=None)
+    num_waiting_mean: float | None = column("requests queued in the engine, after the window", default=None)
+    kv_cache_use_mean: float | None = column("share of the KV cache in use, after the window", default=None)
+    num_preemptions: int | None = column("requests the engine evicted and computed again", default=None)
+    token_disagreement: float | None = column(
+        "output tokens by the engine's counter / by the client over the same time - 1", default=None
+    )
     gpu_energy_j: float | None = column("energy of all reserved GPU boards over the window", default=None)
     gpu_energy_integral_j: float | None = column("second reading: integral of instantaneous board power", default=None)
     cpu_energy_j: float | None = column("energy of the CPU packages, or of the declared CPU model", default=None)
@@ -225,23 +84,59 @@ class Row(Record):
         "half-width of the 95 % interval / value, from blocks within the window (start-to-start not included)",
         default=None,
     )
-    num_blocks: int | None = column("blocks that the interval rests on", default=None)
+    num_blocks: int | None = column("blocks that the interval rests on, after merging", default=None)
+    block_autocorrelation: float | None = column("lag-1 autocorrelation of those blocks", default=None)
     drift: float | None = column("change of tokens/s over the window by a linear fit / its mean", default=None)
+    power_drift: float | None = column("change of power over the window by a linear fit / its mean", default=None)
     ttft_p50_s: float | None = column("time to first token, median over requests", default=None)
     ttft_p99_s: float | None = column("time to first token, 99th percentile (nearest rank)", default=None)
     tpot_p50_s: float | None = column("(last token - first token) / (tokens - 1) per request, median", default=None)
     tpot_p99_s: float | None = column("the same, 99th percentile (nearest rank)", default=None)
     e2e_p50_s: float | None = column("request sent to last token, median", default=None)
     e2e_p99_s: float | None = column("request sent to last token, 99th percentile", default=None)
+    itl_p50_s: float | None = column("time between stream events / tokens of the later one, median", default=None)
+    itl_p99_s: float | None = column("the same, 99th percentile (nearest rank)", default=None)
+    ttft_p99_low_s: float | None = column("95 % lower bound of the 99th percentile (order statistic)", default=None)
+    ttft_p99_high_s: float | None = column("95 % upper bound; null with fewer than 299 requests", default=None)
+    tpot_p99_low_s: float | None = column("95 % lower bound of the 99th percentile (order statistic)", default=None)
+    tpot_p99_high_s: float | None = column("95 % upper bound; null with fewer than 299 requests", default=None)
+    slo: str | None = column("SLO of the study when this was measured", default=None)
+    slo_met: Met | None = column("yes or no where both bounds agree, else undecided", default=None)
     gpu_temperature_mean_c: float | None = column("mean GPU temperature over window and devices", default=None)
+    memory_temperature_mean_c: float | None = column("mean memory temperature", default=None)
+    memory_power_w: float | None = column("mean power of the memory, within power_w, sum over devices", default=None)
+    memory_clock_mean_mhz: float | None = column("mean memory clock over window and devices", default=None)
+    gpu_busy_mean: float | None = column("share of the time in which a kernel ran, mean over devices", default=None)
     sm_clock_mean_mhz: float | None = column("mean SM clock over window and devices", default=None)
     power_limit_w: float | None = column("enforced power limit, sum over devices", default=None)
-    throttle_s: float | None = column("time held back for heat or by a power brake, longest device", default=None)
+    throttle_s: float | None = column("time held back for heat (version 1: or by a power brake)", default=None)
+    brake_s: float | None = column("time held back by a power brake, longest device", default=None)
     power_cap_s: float | None = column("time held back by the power limit, longest device", default=None)
-    client_cpu_s: float | None = column("CPU time of the load client over the window", default=None)
+    client_cpu_s: float | None = column("CPU time of the load client over the window, all workers", default=None)
+    client_core_share: float | None = column("of one core, the busiest worker of the client", default=None)
+    client_lag_p99_s: float | None = column("how late the client's timers fired, 99th percentile", default=None)
+    engine_cpu_s: float | None = column("CPU time of the engine's processes over the window", default=None)
+    host_busy_share: float | None = column("share of all cores that worked", default=None)
+    host_steal_share: float | None = column("share of all cores that another virtual machine took", default=None)
+    num_new_kernels: int | None = column("files added to the engine's kernel caches in the window", default=None)
+    num_compile_lines: int | None = column("log lines in the window that tell of a kernel compiled", default=None)
+    host_id: str | None = column("this boot of this machine, hashed", default=None)
+    method: int = column("version of the formulae from trace to row", default=1)
     trace_file: str | None = column("requests and power samples, path relative to the results folder", default=None)
     trace_sha256: str | None = column("hash of that file", default=None)
     calibration_id: str | None = column("constants of the model, for modelled rows", default=None)
+
+    @property
+    def load(self) -> float:
+        """How heavy the load was, to order and space the rows of one config; 1 for a schedule, which is one load."""
+        return self.concurrency or self.request_rate_per_s or 1.0
+
+    @property
+    def load_text(self) -> str:
+        """The same in a few letters, for tables."""
+        if self.concurrency is not None:
+            return str(self.concurrency)
+        return f"{self.request_rate_per_s:g}/s" if self.request_rate_per_s is not None else "schedule"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,10 +168,3 @@ class Trial(Record):
     log_tail: tuple[str, ...] = column("the engine's last log lines, kept when it failed", default=())
     tool_version: str = column("version of this package")
     study_json: str = column("the whole study as composed")
-
-
-def markdown_table(kind: type[Record]) -> str:
-    """The columns of a record as a Markdown table, for docs/columns.md."""
-    lines = ["| column | type | null | meaning |", "|---|---|---|---|"]
-    lines += [f"| `{n}` | {t} | {'yes' if null else 'no'} | {m} |" for n, t, null, m in kind.columns()]
-    return "\n".join(lines)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.record import Row, RowStatus
-from pipeline.study import Slo
+from pipeline.record import Row
+from pipeline.vocabulary import RowStatus
+from pipeline.workload import Slo
 
 MIN_CURVE_POINTS = 5
 """A quadratic through fewer points follows them; below this the measured value stands."""
@@ -57,21 +58,21 @@ def score(rows: Sequence[Row], slo: Slo) -> float | None:
     Several rows at one load count by their geometric mean.
     """
     good = usable(rows)
-    feasible = {row.concurrency for row in good if meets(row, slo)}
+    feasible = {row.load for row in good if meets(row, slo)}
     if not feasible:
         return None
     return max(value for load, value in curve(good).items() if load in feasible)
 
 
-def curve(rows: Sequence[Row]) -> dict[int, float]:
-    """Smoothed tokens per joule of usable rows by concurrency.
+def curve(rows: Sequence[Row]) -> dict[float, float]:
+    """Smoothed tokens per joule of usable rows by load.
 
     A least-squares quadratic in log-log, or the values as they are below MIN_CURVE_POINTS loads.
     """
-    logs: dict[int, list[float]] = {}
+    logs: dict[float, list[float]] = {}
     for row in rows:
         if row.output_tokens_per_joule is not None:
-            logs.setdefault(row.concurrency, []).append(math.log(row.output_tokens_per_joule))
+            logs.setdefault(row.load, []).append(math.log(row.output_tokens_per_joule))
     loads = sorted(logs)
     means = [math.fsum(logs[load]) / len(logs[load]) for load in loads]
     if len(loads) >= MIN_CURVE_POINTS:

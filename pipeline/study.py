@@ -1,8 +1,7 @@
-"""The values everything else passes around: what is held fixed, what restarts an engine, what varies on a running one.
+"""The values everything else passes around: a Study is all that is held fixed, an EngineConfig what needs a restart.
 
-A Study is everything held fixed. An EngineConfig is everything that needs a restart. An OperatingPoint
-is the load on a running engine. All are frozen, typed and checked when made; names follow the field's
-terms (ISL, OSL, tp, pp, ep), and every quantity carries its unit. `config.py` builds them from conf/.
+Both are frozen, typed and checked when made; names follow the field's terms (ISL, OSL, tp, pp, ep), and every
+quantity carries its unit. `config.py` builds them from conf/; what the users send is in workload.py.
 """
 
 import hashlib
@@ -13,13 +12,12 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from pipeline.workload import OperatingPoint, Slo, Workload
+
 Scalar = bool | int | float | str
 """One value of an axis. None means: not set, the engine's own default."""
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-CONCURRENCY_GRID = tuple(sorted({m * 2**e for e in range(15) for m in (1, 3)} - {3 * 2**14}))
-"""Loads that a ladder may use (1, 2, 3, 4, 6, 8, 12, 16, 24 ...), so that rows of different trials and years join."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -98,48 +96,39 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class EngineSettings:
-    """How the engine is run; the knobs that are searched are axes, not settings."""
+    """How the engine is run; the knobs that are searched are axes, not settings.
 
-    name: Literal["trtllm", "vllm", "openvino"]
+    `url`, `gpus` (UUIDs or indices) and `served_model` are of a server that someone else started (name: attached).
+    """
+
+    name: Literal["trtllm", "vllm", "openvino", "attached"]
     runtime: Literal["local"] = "local"
     python: str
     host: str = "127.0.0.1"
     port: int | None = Field(default=None, ge=1, le=65535)
     ready_timeout_s: float = Field(gt=0)
     env: dict[str, str] = Field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Workload:
-    """What the users send. Lengths are uniform on [length_ratio_min, 1] of nominal, as InferenceMAX draws them."""
-
-    name: str
-    source: str
-    isl_tokens: int = Field(gt=0)
-    osl_tokens: int = Field(ge=2)
-    length_ratio_min: float = Field(gt=0, le=1)
-    concurrency: tuple[int, ...] = Field(min_length=1)
-    seed: int = 0
-
-    @property
-    def max_seq_len_tokens(self) -> int:
-        """Longest context a request can reach, tokens."""
-        return self.isl_tokens + self.osl_tokens
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Slo:
-    """Latency owed to the users: upper bounds on the 99th percentile, seconds; None means unbounded."""
-
-    name: str
-    source: str
-    ttft_p99_s: float | None = Field(default=None, gt=0)
-    tpot_p99_s: float | None = Field(default=None, gt=0)
+    url: str | None = None
+    gpus: tuple[str, ...] = ()
+    served_model: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Plan:
-    """How one operating point is measured. With `gates: warn` a failed gate is a warning and no row is `measured`."""
+    """How one operating point is measured. With `gates: warn` a failed gate is a warning and no row is `measured`.
+
+    Attributes:
+        warmup_s: Shortest time under the scored load before a window opens.
+        warmup_max_s: Longest; after it the window opens all the same, and says what had not settled.
+        window_s: Length of a window.
+        window_max_s: A window grows up to here to hold `min_request_durations` of the median request.
+        block_s: Blocks over which throughput must agree.
+        max_rel_ci95: A wider interval extends the window once to twice its length, and is a warning after that.
+        max_temperature_change_c: Warm-up waits until the GPUs' temperature moves no more than this in half a minute.
+        check_s: Time after the window in which the engine's own counters are read.
+        windows: Windows per load, one after the other under one warm-up.
+        starts: Fresh engine starts of one config that `tpw repeatability` makes.
+    """
 
     name: str
     warmup_s: float = Field(ge=0)
@@ -151,6 +140,14 @@ class Plan:
     max_error_rate: float = Field(ge=0, lt=1)
     max_reading_disagreement: float = Field(gt=0)
     hang_s: float = Field(gt=0)
+    window_max_s: float | None = Field(default=None, gt=0)
+    min_request_durations: float = Field(default=0, ge=0)
+    max_rel_ci95: float | None = Field(default=None, gt=0)
+    max_temperature_change_c: float | None = Field(default=None, gt=0)
+    max_token_disagreement: float = Field(default=0.01, gt=0)
+    check_s: float = Field(default=0, ge=0)
+    windows: int = Field(default=1, ge=1)
+    starts: int = Field(default=1, ge=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -245,17 +242,11 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class OperatingPoint:
-    """What varies on a running engine: requests kept in flight by the client (closed loop)."""
-
-    concurrency: int = Field(gt=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Study:
     """Everything held fixed while configurations are compared, plus the axes that span them.
 
     `axes` maps a conf path to the values it may take. `baseline` is the user's present config, if given.
+    `weights_seed` is that of random weights.
     """
 
     id: str
@@ -272,6 +263,7 @@ class Study:
     weights: Literal["checkpoint", "random", "none"]
     results_dir: str
     engines_dir: str
+    weights_seed: int = Field(default=0, ge=0)
     baseline: EngineConfig | None = None
     power: Literal["untouched"] = "untouched"
     launcher: Literal["local"] = "local"
@@ -279,13 +271,22 @@ class Study:
     def case_id(self, config: EngineConfig, point: OperatingPoint) -> str:
         """Identity of one comparable case, without software versions: "software gain" is a join on it."""
         load, checkpoint = self.workload, self.model.checkpoints.get(config.precision.weights)
-        case = {
+        case: dict[str, object] = {
             "model": self.model.name, "revision": checkpoint.revision if checkpoint else None, "weights": self.weights,
             "gpu": self.hardware.name,
             "num_gpus": config.parallelism.num_gpus if self.hardware.kind == "gpu" else 0,
             "workload": [load.isl_tokens, load.osl_tokens, load.length_ratio_min, load.seed],
             "concurrency": point.concurrency, "config_hash": config.config_hash,
         }  # fmt: skip
+        # Only where set: what came later must not change the cases of earlier rows.
+        later = {
+            "arrival": None if load.arrival == "closed" else load.arrival,
+            "request_rate_per_s": point.request_rate_per_s,
+            "lengths_sha256": load.lengths_sha256,
+            "shared_prefix_tokens": load.shared_prefix_tokens or None,
+            "weights_seed": self.weights_seed or None,
+        }
+        case |= {name: value for name, value in later.items() if value is not None}
         return content_hash(case)
 
 

@@ -2,18 +2,15 @@
 
 from typing import Protocol
 
-from pydantic import TypeAdapter, ValidationError
-
-from pipeline.config import held
-from pipeline.errors import ConfigError, StoreError
 from pipeline.record import Trial
+from pipeline.resume import adopt_orphans, check_same
 from pipeline.rig.protocol import Rig
 from pipeline.search.prior import rank
 from pipeline.search.search import Proposal, Search
 from pipeline.space import build_space
 from pipeline.store import Store
 from pipeline.study import Study
-from pipeline.trial import Progress, adopt_orphans, run_trial
+from pipeline.trial import Progress, run_trial
 
 
 class SweepProgress(Progress, Protocol):
@@ -38,7 +35,7 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
     """
     space = build_space(study, rig.refusal)
     with store.lock(study.id):
-        _check_same(study, rig, store)
+        check_same(study, rig, store)
         adopt_orphans(study, store)
         trials = store.trials(study.id)
         search = Search(study, space, trials, store.rows(study.id), rank(study, space.configs))
@@ -51,32 +48,3 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
             rows = [row for row in store.rows(study.id) if row.config_hash == trial.config_hash]
             search.tell(trial, rows)
             progress.trial_ended(trial)
-
-
-def _check_same(study: Study, rig: Rig, store: Store) -> None:
-    """Refuse to put rows that cannot be compared into one study, which a name chosen by the user allows.
-
-    Raises:
-        ConfigError: If the stored trials hold something else fixed.
-        StoreError: If what they held fixed cannot be read.
-    """
-    for trial in store.trials(study.id):
-        try:
-            stored = held(TypeAdapter(Study).validate_json(trial.study_json))
-        except ValidationError as error:
-            raise StoreError(
-                f"study {study.id} was made by version {trial.tool_version}, whose settings this version cannot read; "
-                "choose another name with STUDY="
-            ) from error
-        stored["engine_version"] = trial.engine_version or rig.engine_version  # unknown where no start succeeded
-        for key, value in (held(study) | {"engine_version": rig.engine_version}).items():
-            if stored[key] != value:
-                raise ConfigError(
-                    f"{key}={value}: study {study.id} has rows of {key}={stored[key]}; choose another name with STUDY="
-                )
-    others = {row.gpu_uuids[0] for row in store.rows(study.id) if row.gpu_uuids} - {rig.first_gpu}
-    if others:
-        raise ConfigError(
-            f"study {study.id} has rows of {others.pop()}, this run would use {rig.first_gpu}: identical cards differ "
-            "by several per cent; choose that GPU with CUDA_VISIBLE_DEVICES, or another name with STUDY="
-        )

@@ -6,18 +6,19 @@ written; Ctrl-C is passed on after that.
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from pydantic import TypeAdapter
-
 from pipeline import __version__
 from pipeline.errors import LoadError
-from pipeline.record import Row, Trial, TrialStatus
+from pipeline.record import Row, Trial
+from pipeline.resume import study_json
 from pipeline.rig.protocol import Rig, Start, TrialError
 from pipeline.score import misses, score, usable
 from pipeline.store import Store, new_id
-from pipeline.study import EngineConfig, OperatingPoint, Study, canonical_json
+from pipeline.study import EngineConfig, Study, canonical_json
+from pipeline.vocabulary import TrialStatus
 
 
 class Progress(Protocol):
@@ -96,14 +97,15 @@ def run_trial(
     try:
         with rig.start(config, trial_id, progress.phase) as session:
             start = session.start
-            for concurrency in study.workload.concurrency:
-                here = [row for row in usable(earlier_rows) if row.concurrency == concurrency]
+            for point in study.workload.ladder:
+                here = [row for row in usable(earlier_rows) if row.load == point.load]
                 if not here:
-                    row = session.measure(OperatingPoint(concurrency=concurrency), progress.phase)
-                    store.append(row)
-                    rows.append(row)
-                    progress.row(row)
-                    here = usable([row])
+                    with closing(session.measure(point, progress.phase)) as windows:
+                        for row in windows:
+                            store.append(row)
+                            rows.append(row)
+                            progress.row(row)
+                            here += usable([row])
                 if here and all(misses(row, study.slo) for row in here):
                     break  # a higher load only makes users wait longer
     except TrialError as failure:
@@ -114,44 +116,6 @@ def run_trial(
         finish(TrialStatus.INTERRUPTED, ("stopped before it was complete",))
         raise
     return finish(TrialStatus.OK)
-
-
-def adopt_orphans(study: Study, store: Store) -> None:
-    """Give rows whose trial never finished (the process was killed) a trial record that says so."""
-    trials, orphans = store.trials(study.id), dict[str, list[Row]]()
-    known = {trial.trial_id for trial in trials}
-    for row in store.rows(study.id):
-        if row.trial_id not in known:
-            orphans.setdefault(row.trial_id, []).append(row)
-    for number, (trial_id, rows) in enumerate(orphans.items(), start=len(trials)):
-        last = rows[-1]
-        store.append(
-            Trial(
-                trial_id=trial_id,
-                study_id=study.id,
-                number=number,
-                status=TrialStatus.INTERRUPTED,
-                reasons=("the sweep was killed",),
-                config_hash=last.config_hash,
-                config_json=last.config_json,
-                proposed_by="unknown",
-                rendered_hash=last.rendered_hash,
-                engine=last.engine,
-                engine_version=last.engine_version,
-                evidence=last.evidence,
-                num_rows=len(rows),
-                slo=study.slo.name,
-                started_utc=rows[0].started_utc,
-                total_s=sum(row.window_s or 0.0 for row in rows),
-                tool_version=last.tool_version,
-                study_json=study_json(study),
-            )
-        )
-
-
-def study_json(study: Study) -> str:
-    """The whole study as canonical JSON."""
-    return canonical_json(TypeAdapter(Study).dump_python(study, mode="json"))
 
 
 def _start_columns(start: Start | None) -> dict[str, Any]:

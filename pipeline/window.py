@@ -1,24 +1,27 @@
-"""What happened between t0 and t1: pure functions from request records to the numbers of one window.
+"""What happened between t0 and t1: pure functions from request records to the load side of one window.
 
 Tokens count when they arrive in [t0, t1). Tokens of requests in flight at t1 count; those of failed requests do
-not. Latencies are taken from requests whose defining event lies in the window. Percentiles are nearest rank.
+not. Latencies are taken from requests whose defining event lies in the window. Percentiles are nearest rank. Where
+an open loop was to send a request at a given time its latencies count from then, sent late or not: a client that
+waits for a slow server must not hide the waiting (coordinated omission).
 """
 
-import math
 import statistics
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
-from scipy import stats
+import numpy.typing as npt
 
-MAX_EXCUSED_DRIFT = 0.25
-"""Noise explains no larger one: with few blocks a curved ramp has a wide interval too."""
+from pipeline.percentile import percentile, percentile_bounds
+from pipeline.steadiness import drift
+from pipeline.workload import OperatingPoint
 
-MIN_BLOCK_SHARE = 0.5
-"""Kernels that compile under load, or a preempted batch, halve a block at least."""
+STALLED_S = 10.0
+"""A stream that brings nothing for so long is dead: it counts as failed, and no longer as a request in flight. The
+slowest decode step or chunked prefill takes a second or two."""
 
 
 class Streamed(Protocol):
@@ -26,8 +29,9 @@ class Streamed(Protocol):
 
     isl_tokens: int
     sent_ns: int
-    event_t_ns: list[int]
-    event_tokens: list[int]
+    due_ns: int | None
+    event_t_ns: Sequence[int]
+    event_tokens: Sequence[int]
     end_ns: int | None
     error: str | None
 
@@ -37,8 +41,11 @@ class LoadWindow:
     """The load side of one window; None where no request says anything.
 
     Attributes:
+        occupancy: Mean requests in flight / concurrency; None in an open loop.
         block_tokens: Output tokens per block, in order; blocks are of equal length and tile the window.
         drift: Change of tokens/s over the window by a linear fit over the blocks / their mean.
+        itl_p50_s: Inter-token latency: time since the request's previous event / tokens that the event brought. Each
+            token counts once, so an event of four counts four times; those of a request's first event are in TTFT.
         The rest are columns of `Row`.
     """
 
@@ -46,20 +53,26 @@ class LoadWindow:
     input_tokens: int
     num_completed: int
     num_failed: int
-    occupancy: float
+    occupancy: float | None
     block_tokens: tuple[int, ...]
     drift: float | None
     isl_mean_tokens: float | None
     osl_mean_tokens: float | None
     ttft_p50_s: float | None
     ttft_p99_s: float | None
+    ttft_p99_low_s: float | None
+    ttft_p99_high_s: float | None
     tpot_p50_s: float | None
     tpot_p99_s: float | None
+    tpot_p99_low_s: float | None
+    tpot_p99_high_s: float | None
+    itl_p50_s: float | None
+    itl_p99_s: float | None
     e2e_p50_s: float | None
     e2e_p99_s: float | None
 
 
-def summarise(records: Sequence[Streamed], t0_ns: int, t1_ns: int, block_s: float, concurrency: int) -> LoadWindow:
+def summarise(records: Sequence[Streamed], t0_ns: int, t1_ns: int, block_s: float, point: OperatingPoint) -> LoadWindow:
     """The load side of the window [t0_ns, t1_ns).
 
     Args:
@@ -67,92 +80,115 @@ def summarise(records: Sequence[Streamed], t0_ns: int, t1_ns: int, block_s: floa
         t0_ns: Start, inclusive.
         t1_ns: End, exclusive.
         block_s: Wanted block length; blocks are made to tile the window, at least one.
-        concurrency: Requests the client meant to keep in flight.
+        point: The load.
     """
-    num_blocks = max(1, round((t1_ns - t0_ns) * 1e-9 / block_s))
-    edges = np.linspace(t0_ns, t1_ns, num_blocks + 1)
-    good = [record for record in records if record.error is None]
-    blocks = np.zeros(num_blocks, dtype=np.int64)
-    for record in good:
-        times = np.asarray(record.event_t_ns, dtype=np.float64)
-        steps = np.diff(np.asarray(record.event_tokens, dtype=np.int64), prepend=0)
-        blocks += np.histogram(times[times < t1_ns], edges, weights=steps[times < t1_ns])[0].astype(np.int64)
-    started = [r for r in good if r.event_t_ns and t0_ns <= r.event_t_ns[0] < t1_ns]
+    good = _good(records, t1_ns)
+    events = _Events.of(good)
+    blocks = events.per_block(t0_ns, t1_ns, max(1, round((t1_ns - t0_ns) * 1e-9 / block_s)))
+    started = [r for r in good if len(r.event_t_ns) and t0_ns <= r.event_t_ns[0] < t1_ns]
     completed = [r for r in good if r.end_ns is not None and t0_ns <= r.end_ns < t1_ns]
-    ttft_s = [(r.event_t_ns[0] - r.sent_ns) * 1e-9 for r in started]
-    e2e_s = [(r.event_t_ns[-1] - r.sent_ns) * 1e-9 for r in completed]
+    ttft_s = [(r.event_t_ns[0] - _asked_ns(r)) * 1e-9 for r in started]
+    e2e_s = [(r.event_t_ns[-1] - _asked_ns(r)) * 1e-9 for r in completed]
     tpot_s = [tpot for r in completed if (tpot := _tpot_s(r)) is not None]
+    itl_s = events.token_gaps_s(t0_ns, t1_ns)
+    ttft_low_s, ttft_high_s = percentile_bounds(ttft_s, 0.99)
+    tpot_low_s, tpot_high_s = percentile_bounds(tpot_s, 0.99)
     return LoadWindow(
-        output_tokens=int(blocks.sum()),
+        output_tokens=sum(blocks),
         input_tokens=sum(r.isl_tokens for r in started),
         num_completed=len(completed),
-        num_failed=sum(r.error is not None and r.sent_ns < t1_ns and _last_ns(r) >= t0_ns for r in records),
-        occupancy=sum(_overlap_ns(r, t0_ns, t1_ns) for r in good) / (t1_ns - t0_ns) / concurrency,
-        block_tokens=tuple(int(n) for n in blocks),
-        drift=drift([float(n) for n in blocks]),
+        num_failed=sum(r.error is not None and r.sent_ns < t1_ns and _last_ns(r) >= t0_ns for r in records)
+        + sum(_is_stalled(r, t1_ns) for r in records),
+        occupancy=None if point.concurrency is None
+        else sum(_overlap_ns(r, t0_ns, t1_ns) for r in good) / (t1_ns - t0_ns) / point.concurrency,
+        block_tokens=blocks,
+        drift=drift(blocks),
         isl_mean_tokens=_mean([r.isl_tokens for r in completed]),
         osl_mean_tokens=_mean([r.event_tokens[-1] for r in completed]),
         ttft_p50_s=percentile(ttft_s, 0.5),
         ttft_p99_s=percentile(ttft_s, 0.99),
+        ttft_p99_low_s=ttft_low_s,
+        ttft_p99_high_s=ttft_high_s,
         tpot_p50_s=percentile(tpot_s, 0.5),
         tpot_p99_s=percentile(tpot_s, 0.99),
+        tpot_p99_low_s=tpot_low_s,
+        tpot_p99_high_s=tpot_high_s,
+        itl_p50_s=percentile(itl_s, 0.5),
+        itl_p99_s=percentile(itl_s, 0.99),
         e2e_p50_s=percentile(e2e_s, 0.5),
         e2e_p99_s=percentile(e2e_s, 0.99),
-    )
+    )  # fmt: skip
 
 
-def percentile(values: Sequence[float], share: float) -> float | None:
-    """Nearest-rank percentile: the smallest value that at least `share` of the values do not exceed; None of none."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else None
+def block_tokens(records: Sequence[Streamed], t0_ns: int, t1_ns: int, num_blocks: int) -> tuple[int, ...]:
+    """Output tokens per block of equal length; those of failed requests do not count."""
+    return _Events.of(_good(records, t1_ns)).per_block(t0_ns, t1_ns, num_blocks)
 
 
-def drift(blocks: Sequence[float]) -> float | None:
-    """Change over the whole window by a least-squares line through equal blocks, relative to their mean.
+def tokens_between(records: Sequence[Streamed], t0_ns: int, t1_ns: int) -> int:
+    """Output tokens that arrived in [t0_ns, t1_ns), failed requests included: what an engine counts as well."""
+    return _Events.of(records).per_block(t0_ns, t1_ns, 1)[0]
 
-    None with fewer than three blocks, or where nothing arrived.
+
+@dataclass(frozen=True, slots=True)
+class _Events:
+    """The stream events of many requests that brought tokens, one request after the other.
+
+    Attributes:
+        t_ns: When each arrived.
+        tokens: Tokens it brought.
+        gap_ns: Time since the event before it of the same request; negative for a request's first.
     """
-    if len(blocks) < 3 or not any(blocks):
-        return None
-    slope = statistics.linear_regression(range(len(blocks)), blocks).slope
-    return slope * len(blocks) / statistics.fmean(blocks)
+
+    t_ns: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int64]
+    gap_ns: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, records: Sequence[Streamed]) -> "_Events":
+        """Gather the events of some requests."""
+        streams = [record for record in records if len(record.event_t_ns)]
+        if not streams:
+            nothing = np.empty(0, dtype=np.int64)
+            return cls(nothing, nothing, nothing)
+        t_ns = np.concatenate([np.array(record.event_t_ns, dtype=np.int64) for record in streams])
+        tokens = np.concatenate([np.array(record.event_tokens, dtype=np.int64) for record in streams])
+        owner = np.repeat(np.arange(len(streams)), [len(record.event_t_ns) for record in streams])
+        is_first = np.diff(owner, prepend=-1) > 0
+        tokens = np.diff(tokens, prepend=0) * ~is_first + tokens * is_first
+        if not tokens.all():
+            some = tokens > 0
+            t_ns, tokens, owner = t_ns[some], tokens[some], owner[some]
+            is_first = np.diff(owner, prepend=-1) > 0
+        return cls(t_ns, tokens, np.where(is_first, -1, np.diff(t_ns, prepend=0)))
+
+    def per_block(self, t0_ns: int, t1_ns: int, num_blocks: int) -> tuple[int, ...]:
+        """Tokens per equal block of [t0_ns, t1_ns)."""
+        inside = (self.t_ns >= t0_ns) & (self.t_ns < t1_ns)
+        block = (self.t_ns[inside] - t0_ns) * num_blocks // (t1_ns - t0_ns)
+        return tuple(int(n) for n in np.bincount(block, self.tokens[inside], num_blocks))
+
+    def token_gaps_s(self, t0_ns: int, t1_ns: int) -> npt.NDArray[np.float64]:
+        """Inter-token latency of every token that arrived in [t0_ns, t1_ns) after its request's first event."""
+        later = (self.t_ns >= t0_ns) & (self.t_ns < t1_ns) & (self.gap_ns >= 0)
+        return np.repeat(self.gap_ns[later] * 1e-9 / self.tokens[later], self.tokens[later])
 
 
-def is_steady(blocks: Sequence[float], tolerance: float) -> bool:
-    """Whether throughput has neither a trend nor a stall; noise alone is no reason against it.
+def _good(records: Sequence[Streamed], t1_ns: int) -> list[Streamed]:
+    return [record for record in records if record.error is None and not _is_stalled(record, t1_ns)]
 
-    A trend is a drift beyond the tolerance that a straight line's own 95 % interval cannot explain. A stall is a
-    block with less than MIN_BLOCK_SHARE of the mean. Never steady with fewer than three blocks.
-    """
-    if (change := drift(blocks)) is None or min(blocks) < MIN_BLOCK_SHARE * statistics.fmean(blocks):
+
+def _is_stalled(record: Streamed, t1_ns: int) -> bool:
+    """Whether a stream had begun, and brought nothing in the last STALLED_S before t1 though it was not over."""
+    num_before = bisect_left(record.event_t_ns, t1_ns)
+    if record.error is not None or num_before == 0 or (record.end_ns is not None and record.end_ns < t1_ns):
         return False
-    fit = stats.linregress(range(len(blocks)), blocks)
-    half_width = float(stats.t.ppf(0.975, len(blocks) - 2) * fit.stderr) * len(blocks) / statistics.fmean(blocks)
-    return abs(change) <= max(tolerance, min(half_width, MAX_EXCUSED_DRIFT))
+    return t1_ns - record.event_t_ns[num_before - 1] > STALLED_S * 1e9
 
 
-def relative_ci95(ratios: Sequence[float]) -> float | None:
-    """Half-width of the 95 % t-interval of the mean of block ratios / that mean; None with fewer than three blocks.
-
-    Blocks are taken as independent; start-to-start variation is not in it.
-    """
-    if len(ratios) < 3 or (mean := statistics.fmean(ratios)) <= 0:
-        return None
-    standard_error = statistics.stdev(ratios) / math.sqrt(len(ratios))
-    return float(stats.t.ppf(0.975, len(ratios) - 1)) * standard_error / mean
-
-
-def block_energies_j(ticks: Sequence[tuple[int, float]], t0_ns: int, t1_ns: int, num_blocks: int) -> list[float]:
-    """Energy per block of equal length, the counter interpolated between its ticks.
-
-    Args:
-        ticks: (t_ns, cumulative joules) in order of time, spanning the window.
-        t0_ns: Start of the window.
-        t1_ns: End of the window.
-        num_blocks: Number of blocks.
-    """
-    edges = np.linspace(t0_ns, t1_ns, num_blocks + 1)
-    times, joules = zip(*ticks, strict=True)
-    return [b - a for a, b in pairwise(np.interp(edges, times, joules).tolist())]
+def _asked_ns(record: Streamed) -> int:
+    """When its user wanted it answered."""
+    return record.sent_ns if record.due_ns is None else record.due_ns
 
 
 def _tpot_s(record: Streamed) -> float | None:
@@ -165,7 +201,7 @@ def _last_ns(record: Streamed) -> int:
     """When the request ended, or when it was last heard of."""
     if record.end_ns is not None:
         return record.end_ns
-    return record.event_t_ns[-1] if record.event_t_ns else record.sent_ns
+    return record.event_t_ns[-1] if len(record.event_t_ns) else record.sent_ns
 
 
 def _overlap_ns(record: Streamed, t0_ns: int, t1_ns: int) -> int:

@@ -1,7 +1,7 @@
 """Rows, trials, studies, requests and readings with everything that a test does not care about filled in."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -9,12 +9,14 @@ from typing import Any
 
 from pipeline.config import load_study
 from pipeline.load.protocol import RequestRecord
-from pipeline.meter.protocol import DeviceReading, EnergyTick, PowerSample
-from pipeline.record import Boundary, Evidence, Reason, Row, RowStatus, Trial, TrialStatus
+from pipeline.meter.protocol import DeviceReading, EnergyTick, PowerSample, StateSample
+from pipeline.record import Row, Trial
 from pipeline.rig.protocol import Report, Start
 from pipeline.search.search import Proposal
 from pipeline.store import new_id
-from pipeline.study import EngineConfig, OperatingPoint, Scalar, Slo, Study
+from pipeline.study import EngineConfig, Scalar, Study
+from pipeline.vocabulary import Boundary, Evidence, Reason, RowStatus, TrialStatus
+from pipeline.workload import OperatingPoint, Slo
 
 SECOND_NS = 1_000_000_000
 
@@ -94,11 +96,15 @@ def steady_device(power_w: float, from_s: float, to_s: float, *, period_s: float
     times_ns = [round((from_s + n * period_s) * SECOND_NS) for n in range(count)]
     return DeviceReading(
         ticks=[EnergyTick(t, 1000 + power_w * t / SECOND_NS) for t in times_ns],
-        samples=[PowerSample(t_ns=t, power_w=power_w, temperature_c=50.0, sm_clock_mhz=1500.0) for t in times_ns],
-        throttle_ns=[(t, 0) for t in times_ns],
-        power_cap_ns=[(t, t // 10) for t in times_ns],
-        power_limit_w=700.0,
-    )
+        samples=[PowerSample(t_ns=t, power_w=power_w) for t in times_ns],
+        states=[
+            StateSample(
+                t_ns=t, temperature_c=50.0, sm_clock_mhz=1500.0, thermal_ns=0, brake_ns=0, power_cap_ns=t // 10,
+                power_limit_w=700.0,
+            )
+            for t in times_ns
+        ],
+    )  # fmt: skip
 
 
 class StubRig:
@@ -151,9 +157,10 @@ class StubSession:
         self.start = Start(rendered_hash=config.config_hash, evidence=Evidence.SIMULATED)
         self._rig, self._config, self._trial_id = rig, config, trial_id
 
-    def measure(self, point: OperatingPoint, report: Report) -> Row:
+    def measure(self, point: OperatingPoint, report: Report) -> Generator[Row, None, None]:
         """A row of the stub."""
-        return self._rig.row(self._config, self._trial_id, point.concurrency)
+        assert point.concurrency is not None
+        yield self._rig.row(self._config, self._trial_id, point.concurrency)
 
 
 class Recorder:

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import AXES, compose_conf, conf_dir, groups, held, load_study, nearest, read_engine_config
+from pipeline.compose import compose_conf, conf_dir, groups, nearest
+from pipeline.config import AXES, held, load_study, read_engine_config
 from pipeline.errors import ConfigError
-from pipeline.study import Study
+from pipeline.study import EngineConfig, Study
+from pipeline.workload import OperatingPoint
 from tests.builders import MODELLED, make_study
 
 EXPERIMENTS = groups()["experiment"]
@@ -101,7 +104,7 @@ BAD: list[tuple[str, list[str]]] = [
     ("mode=tiny-llama", ["mode: unknown key", "did you mean 'model'?", GROUP_LIST]),
     ("model=tiny-lama", ["model=tiny-lama: unknown", "did you mean 'tiny-llama'?", "allowed: deepseek-r1, gpt-oss-1"]),
     ("hardware=b20", ["hardware=b20: unknown", "did you mean 'b200'?", "gb300_nvl72"]),
-    ("plan=null", ["plan=None: unknown", "allowed: demo, quick, standard"]),
+    ("plan=null", ["plan=None: unknown", "allowed: demo, publish, quick, standard"]),
     ("experiment=nope", ["experiment=nope: unknown; allowed: smoke"]),
     ("plan.windw_s=1", ["plan.windw_s: unknown key", "did you mean 'plan.window_s'?", "plan.block_s"]),
     ("foo.bar=1", ["foo.bar: unknown key", GROUP_LIST]),
@@ -130,6 +133,12 @@ BAD: list[tuple[str, list[str]]] = [
     ("workload.concurrency=[1,4,4]", ["workload.concurrency=[1, 4, 4]", "write [1, 4]"]),
     ("workload.concurrency=[16,1]", ["workload.concurrency=[16, 1]", "write [1, 16]"]),
     ("workload.concurrency=[true]", ["True is not on the grid"]),
+    ("workload.arrival=poisson", ["workload.request_rate_per_s=[]", "write e.g. [1,2,4]"]),
+    ("workload.request_rate_per_s=[1]", ["only for workload.arrival=poisson; it is closed"]),
+    ("workload.arrival=schedule", ["needs workload.lengths_file=FILE.csv with at_s"]),
+    ("workload.arrival=sometimes", ["workload.arrival='sometimes'", "'closed', 'poisson' or 'schedule'"]),
+    ("workload.lengths_file=/nowhere.csv", ["workload.lengths_file=/nowhere.csv: cannot be read"]),
+    ("workload.shared_prefix_tokens=51", ["workload.shared_prefix_tokens=51", "shortest has 51 tokens; at most 50"]),
     ("workload.osl_tokens=1", ["workload.osl_tokens=1", "greater than or equal to 2"]),
     ("search.budget_trials=0", ["search.budget_trials=0: at least 1 trial", "BUDGET=12"]),
     ("search.sampler=cma", ["search.sampler='cma'", "'tpe', 'random' or 'grid'"]),
@@ -274,3 +283,31 @@ def test_a_bad_baseline_is_one_line_that_names_the_file(tmp_path: Path, content:
     assert str(caught.value).startswith(f"baseline={path}: ")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_changed_plan_does_not_go_by_the_name_of_the_kept_one() -> None:
+    kept, changed = load_study(["plan=quick"]).plan, load_study(["plan=quick", "plan.window_s=30"]).plan
+    assert kept.name == "quick"
+    assert re.fullmatch(r"quick-[0-9a-f]{4}", changed.name)
+    assert load_study(["plan=quick", "plan.window_s=31"]).plan.name != changed.name
+    assert load_study(["plan=quick", "plan.starts=9", "plan.windows=3"]).plan.name == "quick"
+    assert load_study(["plan=quick", "plan.name=mine", "plan.window_s=30"]).plan.name == "mine"
+
+
+def test_an_open_loop_climbs_rates_and_a_file_gives_its_lengths(tmp_path: Path) -> None:
+    file = tmp_path / "lengths.csv"
+    file.write_text("at_s,isl_tokens,osl_tokens\n0,10,30\n1,40,20\n")
+    poisson = load_study(["workload.arrival=poisson", "workload.request_rate_per_s=[0.5,2]"]).workload
+    assert [point.request_rate_per_s for point in poisson.ladder] == [0.5, 2]
+    assert poisson.concurrency == ()
+    closed = load_study([f"workload.lengths_file={file}"]).workload
+    assert (closed.isl_tokens, closed.osl_tokens, closed.length_ratio_min) == (40, 30, 0.25)
+    schedule = load_study([f"workload.lengths_file={file}", "workload.arrival=schedule"])
+    assert schedule.workload.ladder == (OperatingPoint(),)
+    file.write_text("isl_tokens,osl_tokens\n10,30\n")
+    with pytest.raises(ConfigError, match="has no column at_s"):
+        load_study([f"workload.lengths_file={file}", "workload.arrival=schedule"])
+    other = load_study([f"workload.lengths_file={file}"])
+    config = EngineConfig.from_axes("openvino", {"precision.weights": "bf16"})
+    cases = {s.case_id(config, OperatingPoint(concurrency=1)) for s in (schedule, other, load_study([]))}
+    assert len(cases) == 3

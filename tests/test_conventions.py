@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.record import Record, Row, Trial
+from pipeline.columns import Record
+from pipeline.record import Row, Trial
 
 PIPELINE = Path(__file__).parents[1] / "pipeline"
 MODULES = sorted(PIPELINE.rglob("*.py"))
@@ -17,8 +18,11 @@ UNITS = (
 """Endings of columns that carry a unit."""
 
 DIMENSIONLESS = {
-    "num_gpus", "concurrency", "num_completed", "num_failed", "num_blocks", "number", "num_rows",  # counts
-    "occupancy", "drift", "output_tokens_per_joule_rel_ci95",  # ratios
+    "num_gpus", "concurrency", "num_completed", "num_failed", "num_blocks", "number", "num_rows", "num_preemptions",
+    "num_running_mean", "num_waiting_mean", "num_new_kernels", "num_compile_lines",  # counts
+    "occupancy", "drift", "power_drift", "output_tokens_per_joule_rel_ci95", "block_autocorrelation", "gpu_busy_mean",
+    "kv_cache_use_mean", "token_disagreement", "client_core_share", "host_busy_share", "host_steal_share",  # ratios
+    "method",  # a version
     "score",  # the one name with a unit of its own, in its meaning
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from docs.generate import REPO, generated
-from pipeline.config import groups
+from pipeline.compose import groups
 
 
 @pytest.mark.parametrize("path", sorted(generated()), ids=lambda path: path.name)

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.record import Row, RowStatus
+from pipeline.record import Row
 from pipeline.score import MIN_CURVE_POINTS, best_row, curve, meets, misses, score, slack, usable
+from pipeline.vocabulary import RowStatus
 from tests.builders import INVALID, make_row, make_slo
 
 LOADS = (1, 2, 4, 8, 16, 32, 64)

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.columns import SCHEMA_VERSION
 from pipeline.errors import StoreError
-from pipeline.record import SCHEMA_VERSION, Row
+from pipeline.record import Row
 from pipeline.store import Store, new_id
 from tests.builders import make_row, make_trial
 
@@ -216,7 +217,7 @@ def unwritable(tmp_path: Path) -> Store:
 def test_an_unwritable_folder_is_one_message_that_names_it(unwritable: Store) -> None:
     for attempt in (
         lambda: unwritable.append(make_row()),
-        lambda: unwritable.append_trace(pa.table({"a": [1]}), "test", "row", ["a"]),
+        lambda: unwritable.append_trace(pa.table({"a": [1]}), "test", "row", {"a": "DELTA_BINARY_PACKED"}),
         lambda: unwritable.check_writable("test"),
         lambda: unwritable.lock("test").__enter__(),
     ):
@@ -307,7 +308,9 @@ def test_two_folders_merge_by_copying(tmp_path: Path) -> None:
     for store, day in ((one, 1), (other, 2)):
         for hour in (1, 2):
             row = make_row(started_utc=f"2026-01-0{day}T0{hour}:00:00.000+00:00")
-            trace_file, sha = store.append_trace(pa.table({"day": [day]}), "test", row.row_id, ["day"])
+            trace_file, sha = store.append_trace(
+                pa.table({"day": [day]}), "test", row.row_id, {"day": "DELTA_BINARY_PACKED"}
+            )
             store.append(make_row(**row.to_dict() | {"trace_file": trace_file, "trace_sha256": sha}))
         store.append(make_trial(number=0))
         shutil.copytree(store.results_dir, both.results_dir, dirs_exist_ok=True)
@@ -320,12 +323,12 @@ def test_two_folders_merge_by_copying(tmp_path: Path) -> None:
 def test_a_trace_is_found_again_and_any_change_is_noticed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     table = pa.table({"a": [1, 2, 3]})
-    trace_file, sha = store.append_trace(table, "test", "row1", ["a"])
+    trace_file, sha = store.append_trace(table, "test", "row1", {"a": "DELTA_BINARY_PACKED"})
     row = make_row(row_id="row1", trace_file=trace_file, trace_sha256=sha)
     assert store.read_trace(row) == table
     assert not Path(trace_file).is_absolute()
 
-    store.append_trace(pa.table({"a": [1, 2, 4]}), "test", "row1", ["a"])
+    store.append_trace(pa.table({"a": [1, 2, 4]}), "test", "row1", {"a": "DELTA_BINARY_PACKED"})
     with pytest.raises(StoreError, match="not the trace that row row1"):
         store.read_trace(row)
     (tmp_path / trace_file).unlink()

@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.resume import study_json
 from pipeline.study import (
-    CONCURRENCY_GRID,
     Batching,
     Checkpoint,
     EngineConfig,
-    OperatingPoint,
     Parallelism,
     Plan,
     Precision,
@@ -21,7 +20,7 @@ from pipeline.study import (
     canonical_json,
     content_hash,
 )
-from pipeline.trial import study_json
+from pipeline.workload import CONCURRENCY_GRID, OperatingPoint
 from tests.builders import MODELLED, make_study
 
 scalars = st.booleans() | st.integers(-5, 5) | st.floats(-5, 5) | st.text(max_size=4)

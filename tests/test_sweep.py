@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.engine.trtllm import TrtllmEngine
 from pipeline.errors import ConfigError, StoreError
-from pipeline.record import Evidence, Row, RowStatus, Trial, TrialStatus
+from pipeline.record import Row, Trial
 from pipeline.rig.modelled import ModelledRig
 from pipeline.rig.protocol import TrialError
 from pipeline.score import score
@@ -16,6 +16,7 @@ from pipeline.space import build_space, why_infeasible
 from pipeline.store import Store
 from pipeline.study import EngineConfig, Study
 from pipeline.sweep import sweep
+from pipeline.vocabulary import Evidence, RowStatus, TrialStatus
 from tests.builders import MODELLED, Recorder, StubRig, make_study, with_axes, with_search
 
 WHOLE_STUDY = with_search(make_study(*MODELLED), budget_trials=6)
@@ -47,8 +48,8 @@ def good(_config: EngineConfig, concurrency: int) -> dict[str, Any]:
     return {"output_tokens_per_joule": float(concurrency or 1)}
 
 
-def loads(store: Store, study: Study) -> Counter[tuple[str, int]]:
-    return Counter((row.config_hash, row.concurrency) for row in store.rows(study.id))
+def loads(store: Store, study: Study) -> Counter[tuple[str, float]]:
+    return Counter((row.config_hash, row.load) for row in store.rows(study.id))
 
 
 def finished(store: Store, study: Study) -> list[str]:

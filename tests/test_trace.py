@@ -6,15 +6,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.load.protocol import RequestRecord
-from pipeline.meter.protocol import DeviceReading, EnergyTick, PowerSample
-from pipeline.record import Boundary
+from pipeline.engine.observed import CounterSample, HostSample, ProcessSample
+from pipeline.load.protocol import ClientSample, RequestRecord
+from pipeline.meter.protocol import DeviceReading, EnergyTick, PowerSample, StateSample
 from pipeline.rig.rows import measured
 from pipeline.store import Store
-from pipeline.trace import PACKED_COLUMNS, SCHEMA, Trace, cut, from_table, to_table
+from pipeline.trace import Context, Trace, cut
+from pipeline.trace_file import ENCODINGS, SCHEMA, from_table, to_table
+from pipeline.vocabulary import Boundary
+from pipeline.workload import OperatingPoint
 from tests.builders import SECOND_NS, make_request, make_row, make_study, steady_device
 
-PLAN = make_study().plan
+CONTEXT = Context(
+    plan=make_study().plan, slo=make_study().slo, boundary=Boundary.GPU, num_gpus=1, bound_tokens_per_s=1e9
+)
 END_S = 20
 
 times_ns = st.lists(st.integers(0, END_S * SECOND_NS), max_size=12, unique=True).map(sorted)
@@ -43,34 +48,45 @@ def requests(draw: st.DrawFn) -> RequestRecord:
 @st.composite
 def devices(draw: st.DrawFn) -> DeviceReading:
     """Readings at any times, dense or sparse: gaps of many seconds are likely."""
-    ticks, throttle, power_cap = draw(times_ns), draw(times_ns), draw(times_ns)
     dense = range(0, draw(st.sampled_from([0, END_S])) * SECOND_NS, SECOND_NS // 2)
     return DeviceReading(
-        ticks=[EnergyTick(t, 100.0 * n) for n, t in enumerate(ticks)],
-        samples=[
-            PowerSample(t_ns=t, power_w=draw(maybe), temperature_c=draw(maybe), sm_clock_mhz=draw(maybe))
-            for t in sorted({*dense, *draw(times_ns)})
+        ticks=[EnergyTick(t, 100.0 * n) for n, t in enumerate(draw(times_ns))],
+        samples=[PowerSample(t_ns=t, power_w=draw(maybe)) for t in sorted({*dense, *draw(times_ns)})],
+        states=[
+            StateSample(
+                t_ns=t, temperature_c=draw(maybe), sm_clock_mhz=draw(maybe), power_limit_w=draw(maybe),
+                thermal_ns=n * 10**7, power_cap_ns=n * 10**7, compute_pids=draw(st.none() | st.just((1, 2))),
+            )
+            for n, t in enumerate(draw(times_ns))
         ],
-        throttle_ns=[(t, n * 10**7) for n, t in enumerate(throttle)],
-        power_cap_ns=[(t, n * 10**7) for n, t in enumerate(power_cap)],
-        power_limit_w=draw(maybe),
-    )
+    )  # fmt: skip
 
 
 @st.composite
 def traces(draw: st.DrawFn) -> Trace:
     open_ns, close_ns = sorted(draw(st.lists(st.integers(0, END_S * SECOND_NS), min_size=2, max_size=2, unique=True)))
+    counters = [
+        CounterSample(t_ns=t, output_tokens=n * 100, num_running=draw(maybe))
+        for n, t in enumerate(sorted([draw(st.integers(0, open_ns)), draw(st.integers(close_ns, END_S * SECOND_NS))]))
+    ]
+    processes = draw(st.none() | st.just((ProcessSample(pid=1, name="engine", cpu_s=2.0),)))
     return Trace(
         open_ns=open_ns,
         close_ns=close_ns,
-        concurrency=draw(st.integers(1, 64)),
+        point=draw(st.sampled_from([OperatingPoint(concurrency=8), OperatingPoint(request_rate_per_s=2.5)])),
         requests=draw(st.lists(requests(), max_size=6)),
         devices={f"GPU-{n}": device for n, device in enumerate(draw(st.lists(devices(), max_size=2)))},
+        client=[ClientSample(t_ns=t, worker=0, cpu_s=t * 1e-10, lag_s=0.001) for t in draw(times_ns)],
+        host=[
+            HostSample(t_ns=t, num_cores=2, busy_s=t * 1e-9, steal_s=0.0, processes=processes) for t in draw(times_ns)
+        ],
+        counters=draw(st.sampled_from([[], counters])),
+        context=draw(st.sampled_from([None, CONTEXT])),
     )
 
 
 def columns(trace: Trace) -> dict[str, Any]:
-    return measured(trace, PLAN, Boundary.GPU)
+    return measured(trace, CONTEXT)
 
 
 def timeless(request: RequestRecord) -> RequestRecord:
@@ -83,10 +99,10 @@ def test_a_trace_comes_back_within_a_microsecond(trace: Trace) -> None:
     back = from_table(to_table(trace, "row"))
     assert dataclasses.replace(back, requests=[]) == dataclasses.replace(trace, requests=[])
     for stored, original in zip(back.requests, trace.requests, strict=True):
-        assert all(0 <= t - s < 1000 for s, t in zip(stored.event_t_ns, original.event_t_ns, strict=True))
+        assert all(0 <= s - t < 1000 for s, t in zip(stored.event_t_ns, original.event_t_ns, strict=True))
         assert (stored.end_ns is None) == (original.end_ns is None)
         if stored.end_ns is not None and original.end_ns is not None:
-            assert 0 <= original.end_ns - stored.end_ns < 1000
+            assert 0 <= stored.end_ns - original.end_ns < 1000
         assert timeless(stored) == timeless(original)
 
 
@@ -121,7 +137,7 @@ def test_a_cut_trace_is_short() -> None:
     long = Trace(
         open_ns=500 * SECOND_NS,
         close_ns=510 * SECOND_NS,
-        concurrency=1,
+        point=OperatingPoint(concurrency=1),
         requests=[make_request(10 * n, [(10 * n + m / 10, m) for m in range(1, 100)]) for n in range(100)],
         devices={"GPU-0": steady_device(300, 0, 1000)},
     )
@@ -133,19 +149,26 @@ def test_a_cut_trace_is_short() -> None:
 
 
 def test_readings_much_rarer_than_the_margin_still_reach_over_the_window() -> None:
-    rare = [(0, 0), (100 * SECOND_NS, 5 * SECOND_NS)]
-    device = dataclasses.replace(steady_device(300, 0, 100), throttle_ns=rare, power_cap_ns=rare)
+    rare = [StateSample(t_ns=t * SECOND_NS, thermal_ns=t * SECOND_NS // 20) for t in (0, 100)]
+    device = dataclasses.replace(steady_device(300, 0, 100), states=rare)
     trace = Trace(
-        open_ns=40 * SECOND_NS, close_ns=60 * SECOND_NS, concurrency=1, requests=[], devices={"GPU-0": device}
+        open_ns=40 * SECOND_NS,
+        close_ns=60 * SECOND_NS,
+        point=OperatingPoint(concurrency=1),
+        requests=[],
+        devices={"GPU-0": device},
     )
     assert columns(cut(trace))["throttle_s"] == columns(trace)["throttle_s"] == pytest.approx(1)
 
 
 def test_a_request_that_ends_as_the_window_opens_is_in_it() -> None:
     trace = Trace(
-        open_ns=5 * SECOND_NS, close_ns=9 * SECOND_NS, concurrency=1, requests=[make_request(3, [(4, 1), (5, 2)])],
+        open_ns=5 * SECOND_NS,
+        close_ns=9 * SECOND_NS,
+        point=OperatingPoint(concurrency=1),
+        requests=[make_request(3, [(4, 1), (5, 2)])],
         devices={"GPU-0": steady_device(300, 0, 20, period_s=1)},
-    )  # fmt: skip
+    )
     assert columns(trace)["num_completed"] == 1
     assert columns(cut(trace)) == columns(trace)
 
@@ -155,13 +178,13 @@ def test_a_row_can_be_computed_again_from_its_file(tmp_path: Path) -> None:
         Trace(
             open_ns=5 * SECOND_NS,
             close_ns=15 * SECOND_NS,
-            concurrency=1,
+            point=OperatingPoint(concurrency=1),
             requests=[make_request(n, [(n + 0.123456789 * m, m) for m in range(1, 8)]) for n in range(20)],
             devices={"GPU-0": steady_device(300, 0, 20), "GPU-1": steady_device(200, 0.03, 20)},
         )
     )
     table = to_table(trace, "row")
-    trace_file, sha = Store(tmp_path).append_trace(table, "test", "row", PACKED_COLUMNS)
+    trace_file, sha = Store(tmp_path).append_trace(table, "test", "row", ENCODINGS)
     read = Store(tmp_path).read_trace(make_row(trace_file=trace_file, trace_sha256=sha))
     assert read.schema.equals(SCHEMA)
     assert from_table(read) == from_table(table)
@@ -170,5 +193,7 @@ def test_a_row_can_be_computed_again_from_its_file(tmp_path: Path) -> None:
 
 def test_a_request_of_hours_is_stored() -> None:
     slow = make_request(0, [(1, 1), (7200, 2)])
-    trace = Trace(open_ns=0, close_ns=7201 * SECOND_NS, concurrency=1, requests=[slow], devices={})
+    trace = Trace(
+        open_ns=0, close_ns=7201 * SECOND_NS, point=OperatingPoint(concurrency=1), requests=[slow], devices={}
+    )
     assert from_table(to_table(trace, "row")).requests == [slow]

@@ -7,12 +7,14 @@ import pytest
 from pydantic import TypeAdapter
 
 from pipeline.errors import ConfigError, LoadError, MeterError, StoreError
-from pipeline.record import Evidence, Row, Trial, TrialStatus
+from pipeline.record import Row, Trial
+from pipeline.resume import adopt_orphans
 from pipeline.rig.protocol import TrialError
 from pipeline.score import score
 from pipeline.store import Store
 from pipeline.study import EngineConfig, Study
-from pipeline.trial import adopt_orphans, run_trial
+from pipeline.trial import run_trial
+from pipeline.vocabulary import Evidence, TrialStatus
 from tests.builders import INVALID, MODELLED, Recorder, StubRig, make_row, make_slo, make_study, make_trial
 
 STUDY = make_study(*MODELLED)

@@ -1,32 +1,32 @@
 import dataclasses
-import math
-import statistics
+from array import array
 from collections.abc import Sequence
-from fractions import Fraction
+from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.load.protocol import RequestRecord
-from pipeline.window import (
-    LoadWindow,
-    block_energies_j,
-    drift,
-    is_steady,
-    percentile,
-    relative_ci95,
-    summarise,
-)
+from pipeline.percentile import percentile, percentile_bounds
+from pipeline.steadiness import drift
+from pipeline.window import LoadWindow, block_tokens, summarise, tokens_between
+from pipeline.workload import OperatingPoint
 from tests.builders import SECOND_NS, make_request
 
-LATENCIES = ("ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "tpot_p99_s", "e2e_p50_s", "e2e_p99_s")
+LATENCIES = tuple(
+    field.name for field in dataclasses.fields(LoadWindow) if field.name.startswith(("ttft_", "tpot_", "itl_", "e2e_"))
+)
+FOUR = OperatingPoint(concurrency=4)
+OPEN_LOOP = OperatingPoint(request_rate_per_s=2.0)
 
 
 def window(
     records: Sequence[RequestRecord], t0_s: float = 0, t1_s: float = 10, block_s: float = 1, concurrency: int = 1
 ) -> LoadWindow:
-    return summarise(records, round(t0_s * SECOND_NS), round(t1_s * SECOND_NS), block_s, concurrency)
+    return summarise(
+        records, round(t0_s * SECOND_NS), round(t1_s * SECOND_NS), block_s, OperatingPoint(concurrency=concurrency)
+    )
 
 
 def paced(
@@ -73,9 +73,12 @@ def test_what_is_counted_adds_up_over_adjacent_windows(
         record.event_t_ns = [t_ns + uptime_ns for t_ns in record.event_t_ns]
         record.end_ns = None if record.end_ns is None else record.end_ns + uptime_ns
     a, b, c = (uptime_ns + t_ns for t_ns in sorted(cuts))
-    left, right, both = (summarise(records, t0, t1, 1e-8, 4) for t0, t1 in ((a, b), (b, c), (a, c)))
+    left, right, both = (summarise(records, t0, t1, 1e-8, FOUR) for t0, t1 in ((a, b), (b, c), (a, c)))
     for name in ("output_tokens", "input_tokens", "num_completed"):
         assert getattr(left, name) + getattr(right, name) == getattr(both, name)
+    assert left.occupancy is not None
+    assert right.occupancy is not None
+    assert both.occupancy is not None
     busy_ns = left.occupancy * (b - a) + right.occupancy * (c - b)
     assert busy_ns == pytest.approx(both.occupancy * (c - a), abs=1e-6)
 
@@ -85,7 +88,7 @@ def test_block_tokens_sum_to_the_total_of_a_plain_count(
     records: list[RequestRecord], t0_ns: int, length_ns: int, num_blocks: int
 ) -> None:
     t1_ns = t0_ns + length_ns
-    found = summarise(records, t0_ns, t1_ns, length_ns * 1e-9 / num_blocks, 4)
+    found = summarise(records, t0_ns, t1_ns, length_ns * 1e-9 / num_blocks, FOUR)
     expected = 0
     for record in records:
         before = 0
@@ -101,13 +104,13 @@ def test_block_tokens_sum_to_the_total_of_a_plain_count(
 def test_failed_requests_contribute_nothing_but_their_number(records: list[RequestRecord]) -> None:
     failed = [dataclasses.replace(record, error="broken", end_ns=None) for record in records]
     good = [record for record in records if record.error is None]
-    with_failed, without = (summarise(some, 0, 40, 1e-8, 4) for some in ([*good, *failed], good))
+    with_failed, without = (summarise(some, 0, 40, 1e-8, FOUR) for some in ([*good, *failed], good))
     assert with_failed == dataclasses.replace(without, num_failed=len(failed))
 
 
 @given(st.lists(requests(), max_size=8))
 def test_the_order_of_requests_does_not_matter(records: list[RequestRecord]) -> None:
-    assert summarise(records, 3, 27, 1e-8, 4) == summarise(records[::-1], 3, 27, 1e-8, 4)
+    assert summarise(records, 3, 27, 1e-8, FOUR) == summarise(records[::-1], 3, 27, 1e-8, FOUR)
 
 
 def test_edges_open_at_t0_and_close_before_t1() -> None:
@@ -193,42 +196,6 @@ def test_occupancy_is_the_mean_number_in_flight_over_what_was_asked() -> None:
     assert window([running], concurrency=1).occupancy == pytest.approx(0.25)
 
 
-@given(st.lists(st.integers(0, 20), min_size=1, max_size=60), st.fractions(Fraction(1, 100), 1, max_denominator=100))
-def test_a_percentile_is_the_smallest_value_that_enough_do_not_exceed(values: list[int], share: Fraction) -> None:
-    found = percentile([float(value) for value in values], float(share))
-    enough = (v for v in sorted(values) if sum(other <= v for other in values) >= share * len(values))
-    assert found == next(enough)
-
-
-@pytest.mark.parametrize("share", [Fraction(1, 2), Fraction(99, 100)])
-def test_the_ranks_in_use_are_exact_for_every_sample_size(share: Fraction) -> None:
-    for count in range(1, 2000):
-        assert percentile(range(count), float(share)) == math.ceil(share * count) - 1
-
-
-def test_no_values_have_no_percentile() -> None:
-    assert percentile([], 0.5) is None
-
-
-@given(st.lists(st.floats(0.5, 2), min_size=3, max_size=20))
-def test_drift_changes_sign_with_time(blocks: list[float]) -> None:
-    forth, back = drift(blocks), drift(blocks[::-1])
-    assert forth is not None
-    assert back is not None
-    assert forth == pytest.approx(-back, abs=1e-9)
-
-
-@given(st.floats(1, 100), st.integers(3, 30), st.floats(-0.5, 0.5))
-def test_drift_of_a_straight_line_is_its_change_over_the_mean(mean: float, count: int, change: float) -> None:
-    blocks = [mean * (1 + change * ((n + 0.5) / count - 0.5)) for n in range(count)]
-    assert drift(blocks) == pytest.approx(change, abs=1e-9)
-
-
-@pytest.mark.parametrize("blocks", [[], [1.0], [1.0, 2.0], [0.0, 0.0, 0.0]])
-def test_drift_of_too_little_is_none(blocks: list[float]) -> None:
-    assert drift(blocks) is None
-
-
 def test_the_drift_of_a_window_is_that_of_its_blocks() -> None:
     found = window([make_request(0, [(0.5, 10), (1.5, 30), (2.5, 60)])], t1_s=3)
     assert found.block_tokens == (10, 20, 30)
@@ -237,81 +204,92 @@ def test_the_drift_of_a_window_is_that_of_its_blocks() -> None:
     assert found.drift > 0
 
 
-@pytest.mark.parametrize(
-    ("blocks", "steady"),
-    [
-        ([], False),
-        ([5], False),
-        ([5, 5], False),
-        ([0, 0, 0], False),
-        ([5, 5, 5], True),
-        ([10, 11, 10, 9, 10, 11, 9, 10], True),
-        ([80, 85, 91, 94, 101, 104, 110, 115], False),
-        ([115, 110, 104, 101, 94, 91, 85, 80], False),
-        ([10, 10, 10, 4, 10, 10, 10, 10], False),
-        ([10, 10, 10, 6, 10, 10, 10, 10], True),
-        ([10, 10, 10, 10, 10, 10, 10, 0], False),
-        ([30, 8, 22, 11, 28, 12, 25, 14], False),
-        ([20, 13, 19, 12, 20, 14, 12, 17], True),
-        ([54, 48, 40, 34, 30], False),
-        ([6, 10, 10, 10, 10], False),
-    ],
-)
-def test_steady_is_without_trend_and_without_stall_whatever_the_noise(blocks: list[float], steady: bool) -> None:
-    assert is_steady(blocks, 0.05) is steady
+def test_an_open_loop_has_no_occupancy() -> None:
+    records = [make_request(0, [(5, 3)])]
+    assert summarise(records, 0, 10 * SECOND_NS, 1, OPEN_LOOP).occupancy is None
+    assert summarise(records, 0, 10 * SECOND_NS, 1, FOUR).occupancy == pytest.approx(0.125)
 
 
-@given(st.floats(1, 1000), st.integers(4, 30), st.floats(-0.6, 0.6), st.floats(0.01, 0.5))
-def test_a_straight_line_is_steady_exactly_within_the_tolerance(
-    mean: float, count: int, change: float, tolerance: float
+def test_a_request_sent_late_has_waited_since_it_was_due() -> None:
+    late = dataclasses.replace(paced(3, 0.5, 4), due_ns=SECOND_NS)
+    found, as_sent = window([late]), window([paced(3, 0.5, 4)])
+    assert [found.ttft_p50_s, as_sent.ttft_p50_s] == pytest.approx([2.5, 0.5])
+    assert [found.e2e_p50_s, as_sent.e2e_p50_s] == pytest.approx([4, 2])
+    assert found.tpot_p50_s == as_sent.tpot_p50_s
+    assert found.itl_p50_s == as_sent.itl_p50_s
+
+
+def test_the_time_between_events_is_shared_by_the_tokens_of_the_later_one() -> None:
+    found = window([make_request(0, [(1, 9), (1.5, 10), (4.5, 13), (4.6, 14), (11, 15)])])
+    # five tokens came in the window after the first event: 0.5 s, three times 1 s, 0.1 s
+    assert found.itl_p50_s == pytest.approx(1)
+    assert found.itl_p99_s == pytest.approx(1)
+    assert window([make_request(0, [(1, 9), (1.5, 10), (4.5, 13)])], t1_s=2).itl_p99_s == pytest.approx(0.5)
+    assert window([make_request(0, [(1, 9), (1.5, 10), (4.5, 13)])], t0_s=2).itl_p99_s == pytest.approx(1)
+
+
+def test_an_event_without_tokens_does_not_shorten_the_wait_for_the_next() -> None:
+    assert window([make_request(0, [(1, 1), (2, 1), (3, 2)])]).itl_p50_s == pytest.approx(2)
+
+
+@given(st.lists(requests(), max_size=12), st.integers(0, 20), st.integers(1, 30))
+def test_inter_token_latency_is_that_of_a_plain_loop(records: list[RequestRecord], t0_ns: int, length_ns: int) -> None:
+    gaps_s: list[float] = []
+    for record in records:
+        events = list(zip(record.event_t_ns, record.event_tokens, strict=True))
+        for (before_ns, before), (t_ns, tokens) in pairwise(events):
+            if record.error is None and t0_ns <= t_ns < t0_ns + length_ns:
+                gaps_s += [(t_ns - before_ns) * 1e-9 / (tokens - before)] * (tokens - before)
+    found = summarise(records, t0_ns, t0_ns + length_ns, 1e-8, FOUR)
+    assert found.itl_p50_s == percentile(gaps_s, 0.5)
+    assert found.itl_p99_s == percentile(gaps_s, 0.99)
+
+
+@given(st.lists(requests(), max_size=8))
+def test_packed_events_say_the_same_as_lists(records: list[RequestRecord]) -> None:
+    packed = [
+        dataclasses.replace(r, event_t_ns=array("q", r.event_t_ns), event_tokens=array("q", r.event_tokens))
+        for r in records
+    ]
+    assert summarise(packed, 3, 27, 1e-8, FOUR) == summarise(records, 3, 27, 1e-8, FOUR)
+
+
+def test_bounds_are_those_of_the_requests_in_the_window() -> None:
+    records = [paced(n / 100, 0.001 * (1 + n % 37), 4) for n in range(900)]
+    found = window(records)
+    low_s, high_s = percentile_bounds([(r.event_t_ns[0] - r.sent_ns) * 1e-9 for r in records], 0.99)
+    assert (found.ttft_p99_low_s, found.ttft_p99_high_s) == (low_s, high_s)
+    assert found.ttft_p99_s is not None
+    assert low_s is not None
+    assert high_s is not None
+    assert low_s <= found.ttft_p99_s <= high_s
+    assert [found.tpot_p99_low_s, found.tpot_p99_high_s] == pytest.approx([low_s, high_s])
+    assert window(records[:298]).ttft_p99_high_s is None
+
+
+@given(st.lists(requests(), max_size=12), st.integers(0, 20), st.integers(1, 30), st.integers(1, 40))
+def test_blocks_of_any_number_tile_the_window(
+    records: list[RequestRecord], t0_ns: int, length_ns: int, num_blocks: int
 ) -> None:
-    assume(abs(abs(change) - tolerance) > 1e-6)
-    blocks = [mean * (1 + change * ((n + 0.5) / count - 0.5)) for n in range(count)]
-    assert is_steady(blocks, tolerance) is (abs(change) < tolerance)
+    t1_ns = t0_ns + length_ns
+    blocks = block_tokens(records, t0_ns, t1_ns, num_blocks)
+    assert blocks == summarise(records, t0_ns, t1_ns, length_ns * 1e-9 / num_blocks, FOUR).block_tokens
+    good = [record for record in records if record.error is None]
+    assert tokens_between(good, t0_ns, t1_ns) == sum(blocks)
+    failed = [dataclasses.replace(record, error="broken") for record in good]
+    assert tokens_between(failed, t0_ns, t1_ns) == sum(blocks)
+    assert sum(block_tokens(failed, t0_ns, t1_ns, num_blocks)) == 0
 
 
-@given(st.lists(st.integers(1, 100), min_size=3, max_size=20), st.integers(2, 50))
-def test_steadiness_does_not_depend_on_the_unit_or_the_direction_of_time(blocks: list[int], factor: int) -> None:
-    found = is_steady(blocks, 0.05)
-    assert is_steady([factor * n for n in blocks], 0.05) is found
-    assert is_steady(blocks[::-1], 0.05) is found
-
-
-def test_the_interval_is_the_one_of_the_textbook() -> None:
-    ratios = [1.0, 1.1, 0.9, 1.05, 0.95]
-    t_975_df4 = 2.7764451
-    expected = t_975_df4 * statistics.stdev(ratios) / math.sqrt(5) / 1.0
-    assert relative_ci95(ratios) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("ratios", [[], [1.0], [1.0, 1.1], [0.0, 0.0, 0.0]])
-def test_an_interval_of_too_little_is_none(ratios: list[float]) -> None:
-    assert relative_ci95(ratios) is None
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 100), st.floats(0, 50)), min_size=2, max_size=30),
-    st.integers(1, 10),
-    st.floats(0, 0.4),
-    st.floats(0.6, 1),
-)
-def test_block_energies_are_positive_and_sum_to_the_counter(
-    gaps: list[tuple[int, float]], num_blocks: int, start: float, end: float
-) -> None:
-    ticks, t_ns, energy_j = [], 0, 1e9
-    for gap_ns, joules in gaps:
-        ticks.append((t_ns, energy_j))
-        t_ns, energy_j = t_ns + gap_ns, energy_j + joules
-    ticks.append((t_ns, energy_j))
-    blocks = block_energies_j(ticks, 0, t_ns, num_blocks)
-    assert len(blocks) == num_blocks
-    assert min(blocks) >= 0
-    assert sum(blocks) == pytest.approx(energy_j - 1e9, abs=1e-4)
-    t0_ns, t1_ns = round(start * t_ns), round(end * t_ns)
-    inside = block_energies_j(ticks, t0_ns, t1_ns, num_blocks)
-    (whole,) = block_energies_j(ticks, t0_ns, t1_ns, 1)
-    assert sum(inside) == pytest.approx(whole, abs=1e-4)
-
-
-def test_block_energies_interpolate_between_ticks() -> None:
-    assert block_energies_j([(0, 5.0), (10, 25.0), (20, 25.0)], 0, 20, 4) == pytest.approx([10, 10, 0, 0])
+def test_a_stream_that_has_died_counts_as_failed_and_not_as_load() -> None:
+    alive = make_request(0, [(0.1 * n, n) for n in range(1, 400)], ended=False)
+    dead = make_request(0, [(0.1 * n, n) for n in range(1, 50)], ended=False)
+    queued = make_request(0, [], ended=False)
+    point = OperatingPoint(concurrency=3)
+    found = summarise([alive, dead, queued], 10 * SECOND_NS, 30 * SECOND_NS, 1.0, point)
+    assert found.num_failed == 1
+    assert found.occupancy == pytest.approx(2 / 3)
+    assert found.output_tokens == 200
+    early = summarise([alive, dead, queued], 1 * SECOND_NS, 10 * SECOND_NS, 1.0, point)
+    assert early.num_failed == 0
+    assert early.occupancy == pytest.approx(1)

@@ -11,16 +11,16 @@ from rich.text import Text
 from pipeline.cli.table import config_text, number, seconds
 from pipeline.record import Row, Trial
 from pipeline.search.search import Proposal
-from pipeline.study import Study, canonical_json
+from pipeline.study import canonical_json
 
 
 class PlainDisplay:
     """A line per trial, row and result; satisfies SweepProgress."""
 
-    def __init__(self, console: Console, study: Study, trials: Sequence[Trial]) -> None:  # noqa: ARG002  # as the other
-        """Remember where to print."""
+    def __init__(self, console: Console, num_trials: int, trials: Sequence[Trial]) -> None:  # noqa: ARG002  # as the other
+        """Remember where to print, and how many trials to expect."""
         self._console = console
-        self._study = study
+        self._num_trials = num_trials
 
     def __enter__(self) -> Self:
         """Nothing to prepare."""
@@ -31,7 +31,7 @@ class PlainDisplay:
 
     def trial_began(self, number: int, num_done: int, proposal: Proposal) -> None:
         """Say which config comes now."""
-        self._print(trial_line(number, num_done, proposal, self._study))
+        self._print(trial_line(number, num_done, proposal, self._num_trials))
 
     def phase(self, text: str) -> None:
         """Phases are too many lines for a log."""
@@ -51,10 +51,10 @@ class PlainDisplay:
 class LiveDisplay:
     """What runs now, the best so far and the time left, drawn in place; finished trials scroll away above it."""
 
-    def __init__(self, console: Console, study: Study, trials: Sequence[Trial]) -> None:
-        """Prepare a panel that knows the best of the stored trials."""
+    def __init__(self, console: Console, num_trials: int, trials: Sequence[Trial]) -> None:
+        """Prepare a panel that knows how many trials to expect, and the best of the stored ones."""
         self._console = console
-        self._study = study
+        self._num_trials = num_trials
         self._trial = self._phase = self._row = ""
         self._phase_began = self._trial_began = time.monotonic()
         self._best = max(trials, key=lambda trial: trial.score or 0.0, default=None)
@@ -73,7 +73,7 @@ class LiveDisplay:
 
     def trial_began(self, number: int, num_done: int, proposal: Proposal) -> None:
         """Show which config comes now."""
-        self._trial = trial_line(number, num_done, proposal, self._study)
+        self._trial = trial_line(number, num_done, proposal, self._num_trials)
         self._trial_began, self._num_done, self._row = time.monotonic(), num_done, ""
 
     def phase(self, text: str) -> None:
@@ -110,14 +110,14 @@ class LiveDisplay:
         if not self._durations_s:
             return "time left: known after the first trial"
         mean_s = sum(self._durations_s) / len(self._durations_s)
-        left_s = mean_s * (self._study.search.budget_trials - self._num_done) - (time.monotonic() - self._trial_began)
+        left_s = mean_s * (self._num_trials - self._num_done) - (time.monotonic() - self._trial_began)
         return f"time left: about {max(0.0, left_s) / 60:.1f} min  (Ctrl-C stops; the same command resumes)"
 
 
-def trial_line(trial_number: int, num_done: int, proposal: Proposal, study: Study) -> str:
+def trial_line(trial_number: int, num_done: int, proposal: Proposal, num_trials: int) -> str:
     """Which config comes now, by whom, and how far the budget is."""
     config = config_text(canonical_json(proposal.config.requested()))
-    return f"trial {trial_number} ({num_done + 1}/{study.search.budget_trials}, {proposal.proposed_by}): {config}"
+    return f"trial {trial_number} ({num_done + 1}/{num_trials}, {proposal.proposed_by}): {config}"
 
 
 def row_line(row: Row) -> str:
@@ -125,7 +125,7 @@ def row_line(row: Row) -> str:
     verdict = f"{row.evidence}, {row.status}" if row.reasons else str(row.evidence)
     flags = " ".join(["", *row.reasons, *row.warnings])
     return (
-        f"c={row.concurrency}: {number(row.output_tokens_per_joule)} tok/J, {number(row.output_tokens_per_s)} tok/s, "
+        f"load {row.load_text}: {number(row.output_tokens_per_joule)} tok/J, {number(row.output_tokens_per_s)} tok/s, "
         f"{number(row.output_tokens_per_s_per_user)} tok/s/user, TTFT p99 {seconds(row.ttft_p99_s)}, "
         f"{number(row.power_w)} W [{verdict}{flags}]"
     )

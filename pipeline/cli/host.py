@@ -7,7 +7,8 @@ that its runtime has is used, and without a GPU the modelled rig answers for b20
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.config import compose_conf, groups, load_study
+from pipeline.compose import compose_conf, groups
+from pipeline.config import load_study
 from pipeline.engine.catalog import ENGINES
 from pipeline.errors import ConfigError, EngineError
 from pipeline.meter.visible_gpus import Gpu, visible_gpus
@@ -83,7 +84,7 @@ def _served(
 ) -> Prepared:
     notes = [f"found {len(gpus)} x {gpus[0].name}"]
     if "hardware" not in given:
-        choices["hardware"] = _hardware_of(gpus[0].name)
+        choices["hardware"] = hardware_of(gpus[0].name)
         notes.append(f"hardware={choices['hardware']}")
     if "engine" not in given:
         choices["engine"], why_not = _first_available(overrides, choices, engines)
@@ -112,7 +113,7 @@ def _first_available(overrides: Sequence[str], choices: dict[str, str], engines:
     raise EngineError("; ".join(why_not))
 
 
-def _hardware_of(gpu_name: str) -> str:
+def hardware_of(gpu_name: str) -> str:
     """The conf/hardware choice whose nvml_name is in the device's name; the longest such name wins.
 
     Raises:

@@ -6,10 +6,13 @@ import typer
 from rich.console import Console
 
 from pipeline import __version__
+from pipeline.cli.measure import measure
 from pipeline.cli.plan import plan
+from pipeline.cli.repeat import repeatability
 from pipeline.cli.show import show
 from pipeline.cli.sweep import sweep
-from pipeline.config import groups
+from pipeline.cli.verify import verify
+from pipeline.compose import groups
 from pipeline.errors import PipelineError
 
 EPILOG = "GROUPS, one choice each (group=choice), any key can be overridden (plan.window_s=30):\n\n" + "\n\n".join(
@@ -26,6 +29,14 @@ app = typer.Typer(
 # Help texts are given here: the functions' docstrings also say what they raise.
 app.command(help="Search engine configurations; every trial is measured, rows land in results/.", epilog=EPILOG)(sweep)
 app.command(help="Say what a sweep would do, and cost, before it starts anything.", epilog=EPILOG)(plan)
+app.command(
+    help="Measure one configuration at each load: of an engine started here, or of a server that runs (url=, gpus=).",
+    epilog=EPILOG,
+)(measure)
+app.command(
+    help="Start one configuration afresh, again and again: how far do windows, starts and visits agree?", epilog=EPILOG
+)(repeatability)
+app.command(help="Recompute stored rows from their evidence; fails where they differ.")(verify)
 app.command(help="Print the best configurations of a study again, from its rows alone.")(show)
 
 

@@ -9,10 +9,10 @@ from pipeline.cli.host import prepare
 from pipeline.cli.table import config_text
 from pipeline.cli.terminal import terminal
 from pipeline.engine.catalog import find_engine, refusal
-from pipeline.rig.session import NUM_STEADY_BLOCKS
 from pipeline.roofline.predict import predict
 from pipeline.space import build_space, engine_default
-from pipeline.study import EngineConfig, OperatingPoint, Study, canonical_json
+from pipeline.study import EngineConfig, Study, canonical_json
+from pipeline.warmup import NUM_STEADY_BLOCKS
 
 START_S = {"cpu": 2.5, "gpu": 150.0}
 """An engine start: the embedded engine is ready in 1-2 s; vLLM on an H100 took 104-166 s."""
@@ -34,9 +34,9 @@ def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choic
     baseline = study.baseline or engine_default(study, space)
     console.print(f"trial 0, the baseline: {config_text(canonical_json(baseline.requested()))}")
     num_trials = min(study.search.budget_trials, len(space.configs) + 1)
-    settled_s = study.plan.warmup_s + NUM_STEADY_BLOCKS * study.plan.block_s
-    point_s = min(settled_s, study.plan.warmup_max_s) + study.plan.window_s
-    start_s, num_loads = START_S[study.hardware.kind], len(study.workload.concurrency)
+    settled_s = max(study.plan.warmup_s, NUM_STEADY_BLOCKS * study.plan.block_s)
+    point_s = settled_s + study.plan.windows * (study.plan.window_s + study.plan.check_s)
+    start_s, num_loads = START_S[study.hardware.kind], len(study.workload.ladder)
     hours = num_trials * (start_s + num_loads * point_s) / 3600
     power_w = expected_power_w(study, baseline)
     where = f"to measure it on {study.hardware.name}: " if study.rig == "modelled" else ""
@@ -51,9 +51,6 @@ def expected_power_w(study: Study, config: EngineConfig) -> float:
     hardware = study.hardware
     if hardware.kind == "cpu":
         return (hardware.declared_idle_w or 0.0) + (hardware.declared_busy_w_per_core or 0.0) * (os.cpu_count() or 1)
-    found = [
-        predict(study.model, hardware, study.workload, config, OperatingPoint(concurrency=c))
-        for c in study.workload.concurrency
-    ]
+    found = [predict(study.model, hardware, study.workload, config, point) for point in study.workload.ladder]
     watts = [item.power_w for item in found if not isinstance(item, str)]
     return sum(watts) / len(watts) if watts else config.parallelism.num_gpus * (hardware.board_power_w or 0.0)

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import TypeAdapter
 from rich.console import Console
 
 from pipeline.cli.table import failures, result_tables
 from pipeline.cli.terminal import terminal
-from pipeline.config import nearest
+from pipeline.compose import nearest
 from pipeline.errors import ConfigError
 from pipeline.store import Store
 from pipeline.study import Study
@@ -22,7 +21,7 @@ def show(
     """Print the best configurations of a study from its rows.
 
     Raises:
-        ConfigError: If there is no such study, or nothing in it yet.
+        ConfigError: If there is no such study.
     """
     store = Store(results_dir)
     studies = store.studies()
@@ -31,10 +30,9 @@ def show(
     if study is not None and study not in studies:
         raise ConfigError(f"study {study!r}: unknown{nearest(study, studies)}; there are: {', '.join(studies)}")
     study_id = study or max(studies, key=lambda name: store.study_dir(name).stat().st_mtime)
-    trials = store.trials(study_id)
-    if not trials:
-        raise ConfigError(f"study {study_id}: no trial is complete yet")
-    print_results(terminal(), TypeAdapter(Study).validate_json(trials[-1].study_json), store)
+    from pipeline.resume import stored_study
+
+    print_results(terminal(), stored_study(store, study_id), store)
 
 
 def print_results(console: Console, study: Study, store: Store) -> None:
@@ -50,7 +48,7 @@ def print_results(console: Console, study: Study, store: Store) -> None:
         console.print(line, style="red", highlight=False, soft_wrap=True)
     invalid = [row for row in rows if row.reasons]
     for row in invalid:
-        text = f"row {row.row_id} c={row.concurrency} is {row.status}: {', '.join(row.reasons)}"
+        text = f"row {row.row_id} load {row.load_text} is {row.status}: {', '.join(row.reasons)}"
         console.print(text, style="red", highlight=False)
     console.print(
         f"{len(rows)} rows of {len(trials)} trials: {store.study_dir(study.id)}/  (`tpw show {study.id}` prints this)",

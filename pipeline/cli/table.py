@@ -6,13 +6,16 @@ from itertools import groupby
 
 from rich.table import Table
 
-from pipeline.record import Row, Trial, TrialStatus
+from pipeline.neighbours import cross_row_warnings
+from pipeline.record import Row, Trial
 from pipeline.score import best_row, score, usable
-from pipeline.study import Scalar, Slo
+from pipeline.study import Scalar
+from pipeline.vocabulary import TrialStatus
+from pipeline.workload import Slo
 
 MAX_CONFIGS = 10
 
-COLUMNS = ["config", "conc.", "tok/J", "±95 %", "tok/s", "tok/s/user", "TTFT p99", "TPOT p99", "W", "by", "notes"]
+COLUMNS = ["config", "load", "tok/J", "±95 %", "tok/s", "tok/s/user", "TTFT p99", "TPOT p99", "W", "by", "notes"]
 """Best operating point of a config: load, output tokens per joule with its interval over blocks, latencies, watts."""
 
 
@@ -101,17 +104,18 @@ def _lines(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> list[list[
         by_config.setdefault(row.config_hash, []).append(row)
     proposed = {trial.config_hash: trial.proposed_by for trial in trials}
     configs = {row.config_json for row in rows}
+    warnings = cross_row_warnings(rows)
     ranked = sorted(by_config.values(), key=lambda group: -(score(group, slo) or 0.0))
     lines = []
     for group in ranked[:MAX_CONFIGS]:
         best = best_row(group, slo)
         row = best or max(group, key=lambda row: row.output_tokens_per_joule or 0.0)
         ci = row.output_tokens_per_joule_rel_ci95
-        notes = [*([] if best else ["misses the SLO at every load"]), *row.warnings]
+        notes = [*([] if best else ["misses the SLO at every load"]), *warnings[row.row_id]]
         lines.append(
             [
                 label(row.config_json, configs),
-                str(row.concurrency),
+                row.load_text,
                 number(row.output_tokens_per_joule),
                 "-" if ci is None else f"{100 * ci:.1f} %",
                 number(row.output_tokens_per_s),

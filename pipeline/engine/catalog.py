@@ -1,5 +1,6 @@
 """Every engine there is. A new one: one class, one line here, and it passes tests/contract."""
 
+from pipeline.engine.attached_engine import AttachedEngine
 from pipeline.engine.openvino import OpenvinoEngine
 from pipeline.engine.protocol import Engine
 from pipeline.engine.trtllm import TrtllmEngine
@@ -7,7 +8,12 @@ from pipeline.engine.vllm import VllmEngine
 from pipeline.errors import ConfigError
 from pipeline.study import EngineConfig, Study
 
-ENGINES: dict[str, Engine] = {"trtllm": TrtllmEngine(), "vllm": VllmEngine(), "openvino": OpenvinoEngine()}
+ENGINES: dict[str, Engine] = {
+    "trtllm": TrtllmEngine(),
+    "vllm": VllmEngine(),
+    "openvino": OpenvinoEngine(),
+    "attached": AttachedEngine(),
+}
 
 
 def refusal(engine: Engine, config: EngineConfig, study: Study) -> str | None:
@@ -30,7 +36,6 @@ def find_engine(study: Study) -> Engine:
     knobs += study.baseline.knobs if study.baseline else []
     for knob in knobs:
         if knob not in engine.knobs:
-            raise ConfigError(
-                f"engine.knobs.{knob}: {engine.name} has no such knob; allowed: {', '.join(sorted(engine.knobs))}"
-            )
+            allowed = ", ".join(sorted(engine.knobs)) or "none"
+            raise ConfigError(f"engine.knobs.{knob}: {engine.name} has no such knob; allowed: {allowed}")
     return engine

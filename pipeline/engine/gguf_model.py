@@ -8,9 +8,6 @@ from pipeline.errors import ConfigError, EngineError
 from pipeline.study import Scalar, Study, content_hash
 
 TINY_GGUF = Path(__file__).parent / "embedded" / "tiny_gguf.py"
-SEED = 0
-"""Seed of random weights."""
-
 WRITE_TIMEOUT_S = 600.0
 WAYS_OUT = "set model.path to a .gguf file or an OpenVINO model folder, or set weights=random"
 
@@ -26,7 +23,12 @@ def prepare_model(study: Study) -> Path:
         return _weights_file(study).parent if _is_folder(study) else _weights_file(study)
     recipe = describe_model(study)
     key = content_hash([recipe, TINY_GGUF.read_text(encoding="utf-8")])
-    path = Path(study.engines_dir).absolute() / "models" / f"{study.model.name}-seed{SEED}-{key}" / "model.gguf"
+    path = (
+        Path(study.engines_dir).absolute()
+        / "models"
+        / f"{study.model.name}-seed{study.weights_seed}-{key}"
+        / "model.gguf"
+    )
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +64,7 @@ def describe_model(study: Study) -> dict[str, Scalar]:
         "vocab": model.vocab_size,
         "context": model.max_context_tokens,
         "tie-embeddings": model.tie_embeddings,
-        "seed": SEED,
+        "seed": study.weights_seed,
     }
 
 

@@ -6,16 +6,19 @@ Setting names are those of OpenVINO GenAI 2026.4: `SchedulerConfig` and the CPU 
 import json
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from pipeline.engine.gguf_model import SEED, describe_model, prepare_model
+from pipeline.engine.counters import OPENVINO, read_counters
+from pipeline.engine.gguf_model import describe_model, prepare_model
+from pipeline.engine.observed import CounterSample
 from pipeline.engine.process import find_python
 from pipeline.engine.protocol import Availability, Rendered
 from pipeline.errors import ConfigError
-from pipeline.record import TrialStatus
 from pipeline.study import EngineConfig, Scalar, Study
+from pipeline.vocabulary import TrialStatus
 
-WEIGHTS_INIT = f"normal(0, 0.02), seed {SEED}"
+WEIGHTS_INIT = "normal(0, 0.02), seed {}"
 """What tiny_gguf.py draws."""
 
 FIX = "run `make .venv-openvino`, or set engine.python to a Python that has openvino-genai, aiohttp and gguf"
@@ -46,6 +49,7 @@ class OpenvinoEngine:
 
     name = "openvino"
     knobs = frozenset({"num_threads", "cache_size_gb", "enable_prefix_caching"})
+    compile_line: re.Pattern[str] | None = None
 
     def availability(self, study: Study) -> Availability:
         """Ask the engine's Python for openvino_genai and its version."""
@@ -76,7 +80,7 @@ class OpenvinoEngine:
             files={"model.json": json.dumps(describe_model(study), indent=2) + "\n"},
             argv=tuple(argv),
             env=dict(study.engine.env),
-            weights_init=WEIGHTS_INIT if study.weights == "random" else None,
+            weights_init=WEIGHTS_INIT.format(study.weights_seed) if study.weights == "random" else None,
         )
 
     def places(self, config: EngineConfig, study: Study) -> dict[str, str]:  # noqa: ARG002  # one model for every config
@@ -108,6 +112,18 @@ class OpenvinoEngine:
             name, _, value = line.strip().partition(":")
             found[f"compiled.{name}"] = value.strip()
         return found
+
+    def kernel_caches(self, environ: Mapping[str, str]) -> tuple[Path, ...]:  # noqa: ARG002  # compiled in memory
+        """None: a model is compiled in memory, when it is loaded."""
+        return ()
+
+    def counters(self, url: str) -> CounterSample | None:
+        """Its Prometheus metrics, those of the last step; it does not count preemptions."""
+        return read_counters(url, OPENVINO)
+
+    def constant_weights(self, log_lines: Sequence[str]) -> int | None:  # noqa: ARG002  # the log does not say
+        """Not looked at."""
+        return None
 
 
 def _check(config: EngineConfig) -> None:
@@ -158,12 +174,13 @@ def _scheduler(config: EngineConfig, study: Study) -> dict[str, Scalar]:
                 f"sequence, here {needed} tokens; raise it, lower batching.max_batch_size={num_seqs}, or set "
                 "batching.chunked_prefill=true"
             )
+    shares_prefix = study.workload.shared_prefix_tokens > 0
     settings = {
         "max_num_seqs": batching.max_batch_size,
         "max_num_batched_tokens": batching.max_num_tokens,
         "dynamic_split_fuse": batching.chunked_prefill,
         "cache_size": config.knobs.get("cache_size_gb", DEFAULT_CACHE_SIZE_GB),
-        "enable_prefix_caching": config.knobs.get("enable_prefix_caching"),
+        "enable_prefix_caching": config.knobs.get("enable_prefix_caching", shares_prefix or None),
     }
     return {name: value for name, value in settings.items() if value is not None}
 

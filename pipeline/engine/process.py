@@ -1,8 +1,6 @@
 """One engine as a running process: start it from what was rendered, wait until it generates, stop all of it."""
 
 import contextlib
-import http.client
-import json
 import os
 import shutil
 import socket
@@ -10,12 +8,13 @@ import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Self
 
+from pipeline.engine.direct import FAILURES, as_object, post
 from pipeline.engine.protocol import Rendered
+from pipeline.engine.tree import tree
 from pipeline.errors import ConfigError, EngineError
 from pipeline.study import EngineSettings
 
@@ -28,16 +27,14 @@ READY_REQUEST_TIMEOUT_S = 300.0
 TERM_GRACE_S = 15.0
 """Time between SIGTERM and SIGKILL; vLLM needs several seconds to end its engine core and free the GPU."""
 
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Asks the engine itself, whatever proxy the environment names."""
-
 
 class EngineProcess:
-    """A context manager: the engine runs inside, and nothing of it is left outside.
+    """A context manager: the engine runs inside, and nothing of it is left outside. Satisfies the Server protocol.
 
     Attributes:
         url: Base address of the server.
-        run_dir: The engine's folder: rendered files and `engine.log`.
+        run_dir: The engine's folder: rendered files and log.
+        log_path: Everything the engine prints.
     """
 
     def __init__(
@@ -58,6 +55,7 @@ class EngineProcess:
             devices: Environment that pins the engine to the metered devices.
         """
         self.run_dir = run_dir
+        self.log_path = run_dir / "engine.log"
         self._rendered = rendered
         self._devices = devices
         self._host = settings.host
@@ -82,7 +80,7 @@ class EngineProcess:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             for name, content in self._rendered.files.items():
                 (self.run_dir / name).write_text(self._fill(content), encoding="utf-8")
-            self._log = (self.run_dir / "engine.log").open("wb")
+            self._log = self.log_path.open("wb")
         argv = [self._fill(part) for part in self._rendered.argv]
         env = os.environ | {key: self._fill(value) for key, value in self._rendered.env.items()}
         env |= self._devices
@@ -125,33 +123,33 @@ class EngineProcess:
             TimeoutError: If it does not generate in time; says how it answered last.
         """
         deadline = time.monotonic() + timeout_s
-        request = urllib.request.Request(  # noqa: S310  # always http to our own engine
-            f"{self.url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
         last = "no answer"
         while (left_s := deadline - time.monotonic()) > 0:
             self.check_alive()
             try:
-                with _DIRECT.open(request, timeout=min(left_s, READY_REQUEST_TIMEOUT_S)) as answer:
-                    text = answer.read()
+                text = post(f"{self.url}/v1/completions", body, min(left_s, READY_REQUEST_TIMEOUT_S))
             except urllib.error.HTTPError as error:
                 last = f"HTTP {error.code} {error.read(300).decode(errors='replace')}"
                 if error.code < 500 and error.code not in {404, 429}:
                     raise EngineError(f"the engine refuses a plain request: {last}", self.log_tail()) from error
-            except (OSError, http.client.HTTPException):  # URLError and TimeoutError are OSErrors
+            except FAILURES:
                 pass  # not listening yet
             else:
-                if _is_completion(text):
+                if as_object(text).get("choices"):
                     return
                 shown = text[:300].decode(errors="replace")
                 raise EngineError(f"the engine's answer is no completion: {shown}", self.log_tail())
             time.sleep(READY_POLL_S)
         raise TimeoutError(f"last answer: {last}")
 
+    def pids(self) -> tuple[int, ...]:
+        """The guard and every process the engine has started; the guard adopts orphans, and waits for them."""
+        return tree(self._guard.pid) if self._guard is not None else ()
+
     def log_lines(self) -> list[str]:
         """Everything the engine has printed."""
         with contextlib.suppress(FileNotFoundError):
-            return (self.run_dir / "engine.log").read_text(errors="replace").splitlines()
+            return self.log_path.read_text(errors="replace").splitlines()
         return []
 
     def log_tail(self) -> tuple[str, ...]:
@@ -162,14 +160,6 @@ class EngineProcess:
         for name, value in self._places.items():
             text = text.replace("{" + name + "}", value)
         return text
-
-
-def _is_completion(text: bytes) -> bool:
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(answer, dict) and bool(answer.get("choices"))
 
 
 @contextlib.contextmanager

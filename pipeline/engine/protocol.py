@@ -1,12 +1,15 @@
 """What an engine adapter promises. Every engine is an OpenAI-compatible streaming server in its own process
 and its own Python environment; `process.py` starts, watches and stops it, so an adapter only knows names."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
-from pipeline.record import TrialStatus
+from pipeline.engine.observed import CounterSample
 from pipeline.study import EngineConfig, Study, content_hash
+from pipeline.vocabulary import TrialStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,9 @@ class Engine(Protocol):
     knobs: frozenset[str]
     """Names allowed under engine.knobs."""
 
+    compile_line: re.Pattern[str] | None
+    """Matches a line of its log that tells of a kernel being compiled or tuned; None if its log never does."""
+
     def availability(self, study: Study) -> Availability:
         """Ask the configured runtime (not our environment) for the engine and its version."""
         ...
@@ -77,4 +83,20 @@ class Engine(Protocol):
 
     def effective_config(self, log_lines: Sequence[str]) -> dict[str, str]:
         """What the engine's log says it resolved; empty when it says nothing."""
+        ...
+
+    def kernel_caches(self, environ: Mapping[str, str]) -> tuple[Path, ...]:
+        """Folders that it keeps compiled kernels in, existing or not, none inside another.
+
+        Args:
+            environ: Its environment: ours and what was rendered.
+        """
+        ...
+
+    def counters(self, url: str) -> CounterSample | None:
+        """Read what it counts itself; None if it does not answer or does not say. Never fails."""
+        ...
+
+    def constant_weights(self, log_lines: Sequence[str]) -> int | None:
+        """Weight tensors with one value throughout, by its own account; None if it did not look."""
         ...

@@ -6,17 +6,21 @@ tensorrt_llm/usage/llm_args_golden_manifest.json (tests/engine/trtllm_llm_args_f
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipeline.engine.availability import installed_version
+from pipeline.engine.counters import TRTLLM, read_counters
+from pipeline.engine.kernels import cache_dirs, compile_line, folder, home_dir
 from pipeline.engine.model_dir import checkpoint_dir, checkpoint_for
+from pipeline.engine.observed import CounterSample
 from pipeline.engine.protocol import Availability, Rendered
 from pipeline.errors import ConfigError
-from pipeline.record import TrialStatus
 from pipeline.study import EngineConfig, Study
+from pipeline.vocabulary import TrialStatus
 
 MOE_BACKENDS = (
     "AUTO", "CUTLASS", "CUTEDSL", "TRTLLM", "DEEPGEMM", "DENSEGEMM", "VANILLA", "TRITON", "MARLIN", "MEGAMOE_DEEPGEMM",
@@ -49,11 +53,17 @@ RESOLVED = {
 then for good, so the last match counts."""
 
 
+COMPILE_LINE = compile_line(r"Possible JIT Cache Missing", r"TRTLLM-Gen FMHA JIT warmup")
+"""Source: kernels/trtllmGenKernels/fmha/fmhaKernels.h from mid-2026 on (PR 14851). Triton kernels that the warm-up
+missed (PR 16177) and DeepGEMM's are compiled without a word."""
+
+
 class TrtllmEngine:
     """Satisfies the Engine protocol."""
 
     name = "trtllm"
     knobs = KNOBS
+    compile_line: re.Pattern[str] | None = COMPILE_LINE
 
     def availability(self, study: Study) -> Availability:
         """Ask engine.python for TensorRT-LLM's version."""
@@ -106,6 +116,18 @@ class TrtllmEngine:
         found = {name: re.findall(pattern, text) for name, pattern in RESOLVED.items()}
         return {name: matches[-1] for name, matches in found.items() if matches}
 
+    def kernel_caches(self, environ: Mapping[str, str]) -> tuple[Path, ...]:
+        """What PyTorch uses, and its own DeepGEMM's. Source: tensorrt_llm/deep_gemm/compiler.cuh."""
+        return cache_dirs(environ, folder(environ, "TRTLLM_DG_CACHE_DIR", home_dir(environ) / ".tensorrt_llm"))
+
+    def counters(self, url: str) -> CounterSample | None:
+        """Its Prometheus metrics, which it serves only if asked to; none of them counts tokens as they are made."""
+        return read_counters(url, TRTLLM)
+
+    def constant_weights(self, log_lines: Sequence[str]) -> int | None:  # noqa: ARG002  # always a checkpoint
+        """A checkpoint is not looked at."""
+        return None
+
 
 def llm_args(config: EngineConfig, study: Study) -> dict[str, Any]:
     """The YAML file's content: arguments of tensorrt_llm.LLM, only what is set or must not be left to a default.
@@ -128,7 +150,7 @@ def llm_args(config: EngineConfig, study: Study) -> dict[str, Any]:
         "kv_cache_config": {
             "dtype": KV_CACHE_DTYPES[config.precision.kv_cache],
             "free_gpu_memory_fraction": batching.kv_cache_fraction,
-            "enable_block_reuse": False,
+            "enable_block_reuse": study.workload.shared_prefix_tokens > 0,
         },
         "cuda_graph_config": {
             "enable_padding": True,

@@ -7,16 +7,22 @@ whole GPU that weights, activations and KV cache may fill together, not the shar
 """
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pipeline.engine.availability import installed_version
+from pipeline.engine.counters import VLLM, read_counters
+from pipeline.engine.kernels import cache_dirs, folder, home_dir
 from pipeline.engine.model_dir import checkpoint_dir, checkpoint_for, random_model_dir
+from pipeline.engine.observed import CounterSample
 from pipeline.engine.protocol import Availability, Rendered
 from pipeline.engine.side.vllm_random_weights import WEIGHTS_INIT
-from pipeline.engine.vllm_log import effective_config, failure
+from pipeline.engine.vllm_log import COMPILE_LINE, constant_weights, effective_config, failure
 from pipeline.errors import ConfigError
-from pipeline.record import TrialStatus
-from pipeline.study import CONCURRENCY_GRID, EngineConfig, Model, Scalar, Study
+from pipeline.study import EngineConfig, Model, Scalar, Study
+from pipeline.vocabulary import TrialStatus
+from pipeline.workload import CONCURRENCY_GRID
 
 KNOBS: dict[str, type] = {
     "enforce_eager": bool,
@@ -51,6 +57,7 @@ class VllmEngine:
 
     name = "vllm"
     knobs = frozenset(KNOBS)
+    compile_line: re.Pattern[str] | None = COMPILE_LINE
 
     def availability(self, study: Study) -> Availability:
         """Ask engine.python for vLLM's version; whether it sees a GPU shows when it starts."""
@@ -67,7 +74,7 @@ class VllmEngine:
         argv = [
             "{python}", *program, "serve", "{model}", "--host", "{host}", "--port", "{port}",
             "--served-model-name", study.model.name,
-            *(("--load-format", "tpw_random") if is_random else ()),
+            *(_random_loader(study.weights_seed) if is_random else ()),
             "--generation-config", "vllm",  # a checkpoint's sampling defaults would differ from model to model
             "--disable-uvicorn-access-log",
             *_precision(config, study), *_parallelism(config, study.model), *_batching(config, study), *_knobs(config),
@@ -76,7 +83,8 @@ class VllmEngine:
         if not is_random:
             return Rendered(argv=tuple(argv), env=env)
         shapes = json.dumps(study.model.hf_config, indent=2, sort_keys=True) + "\n"
-        return Rendered(files={"model_config.json": shapes}, argv=tuple(argv), env=env, weights_init=WEIGHTS_INIT)
+        init = WEIGHTS_INIT.format(study.weights_seed)
+        return Rendered(files={"model_config.json": shapes}, argv=tuple(argv), env=env, weights_init=init)
 
     def places(self, config: EngineConfig, study: Study) -> dict[str, str]:
         """The model's folder, written first if its weights are random.
@@ -105,6 +113,26 @@ class VllmEngine:
     def effective_config(self, log_lines: Sequence[str]) -> dict[str, str]:
         """What vLLM logged that it resolved."""
         return effective_config(log_lines)
+
+    def kernel_caches(self, environ: Mapping[str, str]) -> tuple[Path, ...]:
+        """What PyTorch uses, and vLLM's own, which holds those of torch.compile and DeepGEMM too."""
+        default = folder(environ, "XDG_CACHE_HOME", home_dir(environ) / ".cache") / "vllm"
+        own = folder(environ, "VLLM_CACHE_ROOT", default)
+        return cache_dirs(environ, own, folder(environ, "DG_JIT_CACHE_DIR", own / "deep_gemm"))
+
+    def counters(self, url: str) -> CounterSample | None:
+        """Its Prometheus metrics, which it always serves."""
+        return read_counters(url, VLLM)
+
+    def constant_weights(self, log_lines: Sequence[str]) -> int | None:
+        """What our loader of random weights found; a checkpoint is not looked at."""
+        return constant_weights(log_lines)
+
+
+def _random_loader(seed: int) -> list[str]:
+    """Flags for our loader of random weights; seed 0 is its default."""
+    extra = ["--model-loader-extra-config", json.dumps({"seed": seed})] if seed else []
+    return ["--load-format", "tpw_random", *extra]
 
 
 def _precision(config: EngineConfig, study: Study) -> list[str]:
@@ -177,7 +205,8 @@ def _batching(config: EngineConfig, study: Study) -> list[str]:
         ConfigError: If the workload does not fit the model's context.
     """
     batching = config.batching
-    flags = ["--max-model-len", str(_max_model_len(study)), "--no-enable-prefix-caching"]
+    prefix = "--enable-prefix-caching" if study.workload.shared_prefix_tokens else "--no-enable-prefix-caching"
+    flags = ["--max-model-len", str(_max_model_len(study)), prefix]
     values = {
         "--max-num-seqs": batching.max_batch_size,
         "--max-num-batched-tokens": batching.max_num_tokens,

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from pipeline.record import TrialStatus
+from pipeline.engine.kernels import compile_line
+from pipeline.vocabulary import TrialStatus
 
 OUT_OF_MEMORY = re.compile(
     r"CUDA out of memory|CUDA error: out of memory|OutOfMemoryError|not enough GPU memory"
@@ -37,6 +38,14 @@ ENGINE_CONFIG_KEYS = (
 """Taken from the line "Initializing a V1 LLM engine ... with config: key=value, ..."."""
 
 
+COMPILE_LINE = compile_line(r"JIT compilation during inference", r"Compiling a graph for ")
+"""Source: triton_utils/jit_monitor.py, which warns once per kernel, however many of its shapes are compiled (unless
+--jit-monitor-verbose); compilation/backends.py. DeepGEMM compiles without a word."""
+
+CONSTANT_WEIGHTS = re.compile(r"tpw random weights: .*; (\d+) constant,")
+"""Source: side/vllm_random_weights.py; one line per worker."""
+
+
 def failure(log_lines: Sequence[str]) -> TrialStatus:
     """Out of memory if any line says so: the error that ends vLLM comes from another process than the cause."""
     out_of_memory = any(OUT_OF_MEMORY.search(line) for line in log_lines)
@@ -57,3 +66,9 @@ def effective_config(log_lines: Sequence[str]) -> dict[str, str]:
         if match:
             resolved[key] = match[1].removeprefix("torch.")
     return resolved
+
+
+def constant_weights(log_lines: Sequence[str]) -> int | None:
+    """Constant weight tensors over all workers; None if no random weights were drawn."""
+    found = [int(match[1]) for line in log_lines if (match := CONSTANT_WEIGHTS.search(line))]
+    return sum(found) if found else None

@@ -1,5 +1,6 @@
 """What a load promises: timestamped token counts per request, on the monotonic clock."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
@@ -17,16 +18,20 @@ class RequestRecord:
         event_tokens: Output tokens received up to and including that event (cumulative).
         end_ns: When the stream ended or failed; None while it runs or when we cancelled it.
         error: What went wrong; None if nothing did.
+        due_ns: When an open loop was to send it; None in a closed loop, which sends when it can.
+        num_uncounted: Last events that came without usage and stand for a token each until a usage total comes.
     """
 
     index: int
     isl_tokens: int
     osl_tokens: int
     sent_ns: int
-    event_t_ns: list[int] = field(default_factory=list)
-    event_tokens: list[int] = field(default_factory=list)
+    event_t_ns: Sequence[int] = field(default_factory=list)
+    event_tokens: Sequence[int] = field(default_factory=list)
     end_ns: int | None = None
     error: str | None = None
+    due_ns: int | None = None
+    num_uncounted: int = 0
 
     @property
     def is_completed(self) -> bool:
@@ -48,16 +53,33 @@ class LoadSnapshot:
         num_completed: Requests that ended well.
         num_failed: Requests that failed.
         last_error: Text of the last failure.
+        num_in_flight: Requests sent and not ended.
         last_event_ns: When output last arrived; the start of the load before the first.
-        client_cpu_s: CPU seconds the client has used.
     """
 
     output_tokens: int
     num_completed: int
     num_failed: int
     last_error: str | None
+    num_in_flight: int
     last_event_ns: int
-    client_cpu_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSample:
+    """What one worker process of the client says of itself, several times a second.
+
+    Attributes:
+        t_ns: Monotonic clock.
+        worker: Its number, from 0.
+        cpu_s: CPU seconds it has used since it started.
+        lag_s: How late its timer fired: stamps of events may be late by as much.
+    """
+
+    t_ns: int
+    worker: int
+    cpu_s: float
+    lag_s: float
 
 
 class Load(Protocol):
@@ -77,4 +99,8 @@ class Load(Protocol):
 
     def records(self) -> list[RequestRecord]:
         """Every request so far, in the order sent; running ones as far as they have come."""
+        ...
+
+    def client_samples(self) -> list[ClientSample]:
+        """What the client says of itself so far, in order of time."""
         ...

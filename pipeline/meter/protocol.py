@@ -5,9 +5,10 @@ stops answering stops ticking and `faults` says why; a counter that goes backwar
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-from pipeline.record import Boundary, Evidence, Reason
+if TYPE_CHECKING:  # the sampling process takes the samples from here and does not wait for Arrow
+    from pipeline.vocabulary import Boundary, Evidence, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +26,52 @@ class EnergyTick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerSample:
-    """Instantaneous state of one device; None where the device does not answer.
+    """Power of one device; None where the device does not answer.
 
     Attributes:
         t_ns: Monotonic clock, nanoseconds.
         power_w: Instantaneous board power.
         power_average_w: The driver's trailing one-second average.
-        temperature_c: GPU temperature.
-        sm_clock_mhz: SM clock.
+        memory_power_w: The driver's trailing average of the memory's share.
+        field_t_us: When the driver says it took `power_w`, wall clock, microseconds since 1970.
     """
 
     t_ns: int
     power_w: float | None = None
     power_average_w: float | None = None
+    memory_power_w: float | None = None
+    field_t_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSample:
+    """State of one device; None where the device does not answer.
+
+    Attributes:
+        t_ns: Monotonic clock, nanoseconds.
+        temperature_c: GPU temperature.
+        memory_temperature_c: Memory temperature.
+        sm_clock_mhz: SM clock.
+        memory_clock_mhz: Memory clock.
+        gpu_busy: Share of the driver's last sample period in which a kernel ran.
+        power_limit_w: Enforced power limit.
+        thermal_ns: Cumulative ns held back for heat.
+        brake_ns: Cumulative ns held back by a power brake.
+        power_cap_ns: Cumulative ns held back by the power limit.
+        compute_pids: Processes that hold a context on it, as its driver numbers them.
+    """
+
+    t_ns: int
     temperature_c: float | None = None
+    memory_temperature_c: float | None = None
     sm_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    gpu_busy: float | None = None
+    power_limit_w: float | None = None
+    thermal_ns: int | None = None
+    brake_ns: int | None = None
+    power_cap_ns: int | None = None
+    compute_pids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,16 +81,12 @@ class DeviceReading:
     Attributes:
         ticks: Energy readings, one per change of the counter.
         samples: Power samples; empty where the meter has no second reading.
-        throttle_ns: (t_ns, cumulative ns held back for heat or power brake).
-        power_cap_ns: (t_ns, cumulative ns held back by the power limit).
-        power_limit_w: Enforced power limit.
+        states: State samples; empty where the device has none.
     """
 
     ticks: list[EnergyTick] = field(default_factory=list)
     samples: list[PowerSample] = field(default_factory=list)
-    throttle_ns: list[tuple[int, int]] = field(default_factory=list)
-    power_cap_ns: list[tuple[int, int]] = field(default_factory=list)
-    power_limit_w: float | None = None
+    states: list[StateSample] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +106,8 @@ class MeterInfo:
 
     name: str
     description: str
-    boundary: Boundary
-    evidence: Evidence
+    boundary: "Boundary"
+    evidence: "Evidence"
     devices: tuple[str, ...]
     device_name: str | None = None
     driver_version: str | None = None
@@ -107,6 +135,6 @@ class Meter(Protocol):
         """A consistent copy of everything read so far, by device UUID. Non-blocking."""
         ...
 
-    def faults(self) -> tuple[Reason, ...]:
+    def faults(self) -> "tuple[Reason, ...]":
         """What went wrong since the start, e.g. counter_reset, no_energy; empty when nothing did."""
         ...

@@ -6,7 +6,8 @@ from typing import Self
 
 from pipeline.errors import MeterError
 from pipeline.meter.protocol import DeviceReading, MeterInfo
-from pipeline.record import Reason
+from pipeline.meter.recorder import copied
+from pipeline.vocabulary import Reason
 
 
 class ReplayMeter:
@@ -33,7 +34,7 @@ class ReplayMeter:
             if any(b.t_ns <= a.t_ns or b.energy_j < a.energy_j for a, b in pairwise(reading.ticks)):
                 raise MeterError(f"recording of {uuid}: ticks go back in time or energy; it is no meter's recording")
         self.info = info
-        self._readings = {uuid: _copy(readings[uuid]) for uuid in info.devices}
+        self._readings = {uuid: copied(readings[uuid]) for uuid in info.devices}
         self._faults = faults
 
     def __enter__(self) -> Self:
@@ -45,18 +46,8 @@ class ReplayMeter:
 
     def reading(self) -> dict[str, DeviceReading]:
         """A copy of the whole recording, by device."""
-        return {uuid: _copy(reading) for uuid, reading in self._readings.items()}
+        return {uuid: copied(reading) for uuid, reading in self._readings.items()}
 
     def faults(self) -> tuple[Reason, ...]:
         """The recording meter's faults."""
         return self._faults
-
-
-def _copy(reading: DeviceReading) -> DeviceReading:
-    return DeviceReading(
-        ticks=list(reading.ticks),
-        samples=list(reading.samples),
-        throttle_ns=list(reading.throttle_ns),
-        power_cap_ns=list(reading.power_cap_ns),
-        power_limit_w=reading.power_limit_w,
-    )

@@ -1,7 +1,7 @@
-"""Which GPUs this process may use: NVML's, as CUDA_VISIBLE_DEVICES narrows them."""
+"""Which GPUs this process may use: NVML's, as CUDA_VISIBLE_DEVICES narrows them; and GPUs by name."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,14 +36,9 @@ def visible_gpus(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> t
         ConfigError: If an entry is unknown, ambiguous or repeated, or an index does not say which GPU is meant.
         MeterError: If an entry is a MIG slice, or NVML fails.
     """
-    try:
-        nvml = import_nvml() if nvml is None else nvml
-        with initialized(nvml):
-            gpus = tuple(_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
-    except NvmlMissingError:
-        return ()
+    gpus = _all_gpus(nvml)
     value = environ.get("CUDA_VISIBLE_DEVICES")
-    if value is None:
+    if value is None or not gpus:
         return gpus
     entries = [entry.strip() for entry in value.split(",")]
     if entries in ([""], ["-1"]):
@@ -54,30 +49,72 @@ def visible_gpus(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> t
             f"CUDA_VISIBLE_DEVICES={value}: the GPUs of this machine differ, and CUDA numbers them by speed, "
             "NVML by bus; set CUDA_DEVICE_ORDER=PCI_BUS_ID or name them by UUID (nvidia-smi -L)"
         )
-    chosen = tuple(_named(entry, gpus, value) for entry in entries)
+    return _chosen(entries, gpus, f"CUDA_VISIBLE_DEVICES={value}")
+
+
+def named_gpus(names: Sequence[str], nvml: Any = None) -> tuple[Gpu, ...]:
+    """GPUs of this machine by name, whatever CUDA_VISIBLE_DEVICES says.
+
+    Args:
+        names: NVML indices, UUIDs or beginnings of UUIDs.
+        nvml: Module with the interface of pynvml; None imports it.
+
+    Returns:
+        The GPUs in the order named; none on a machine without NVML or NVIDIA driver.
+
+    Raises:
+        ConfigError: If none is named, or one is unknown, ambiguous or repeated.
+        MeterError: If one is a MIG slice, or NVML fails.
+    """
+    gpus = _all_gpus(nvml)
+    return _chosen([name.strip() for name in names], gpus, f"gpus={','.join(names)}") if gpus else ()
+
+
+def _all_gpus(nvml: Any) -> tuple[Gpu, ...]:
+    try:
+        nvml = import_nvml() if nvml is None else nvml
+        with initialized(nvml):
+            return tuple(_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
+    except NvmlMissingError:
+        return ()
+
+
+def _chosen(entries: Sequence[str], gpus: tuple[Gpu, ...], setting: str) -> tuple[Gpu, ...]:
+    """The GPUs that the entries of a setting name.
+
+    Raises:
+        ConfigError: If an entry is unknown, ambiguous or repeated, or there is none.
+        MeterError: If one names a MIG slice.
+    """
+    if not entries:
+        raise ConfigError(f"{setting} names no GPU; allowed: {_listed(gpus)}")
+    chosen = tuple(_named(entry, gpus, setting) for entry in entries)
     if len(set(chosen)) < len(chosen):
-        raise ConfigError(f"CUDA_VISIBLE_DEVICES={value} names a GPU twice; name each once")
+        raise ConfigError(f"{setting} names a GPU twice; name each once")
     return chosen
 
 
-def _named(entry: str, gpus: tuple[Gpu, ...], value: str) -> Gpu:
-    """The GPU that one entry of CUDA_VISIBLE_DEVICES names.
+def _named(entry: str, gpus: tuple[Gpu, ...], setting: str) -> Gpu:
+    """The GPU that one entry names.
 
     Raises:
         ConfigError: If it names none or several.
         MeterError: If it names a MIG slice.
     """
     if entry.startswith("MIG-"):
-        raise MeterError(f"CUDA_VISIBLE_DEVICES={value}: {MIG_FIX}")
+        raise MeterError(f"{setting}: {MIG_FIX}")
     if entry.startswith("GPU-"):
         matches = [gpu for gpu in gpus if gpu.uuid.startswith(entry)]
     else:
         matches = [gpu for gpu in gpus if entry.isdecimal() and gpu.index == int(entry)]
     if len(matches) != 1:
-        known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus) or "none"
         problem = "is the beginning of several GPUs' UUIDs" if matches else "is no GPU of this machine"
-        raise ConfigError(f"CUDA_VISIBLE_DEVICES={value}: {entry!r} {problem}; allowed: {known}")
+        raise ConfigError(f"{setting}: {entry!r} {problem}; allowed: {_listed(gpus)}")
     return matches[0]
+
+
+def _listed(gpus: tuple[Gpu, ...]) -> str:
+    return ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus)
 
 
 def _gpu(nvml: Any, index: int) -> Gpu:

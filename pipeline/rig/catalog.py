@@ -1,9 +1,11 @@
 """Opens the rig that a study asks for."""
 
+from functools import partial
 from pathlib import Path
 
 from pipeline.engine.catalog import find_engine
 from pipeline.meter.catalog import open_meter
+from pipeline.rig.attached import AttachedRig
 from pipeline.rig.modelled import ModelledRig
 from pipeline.rig.protocol import Rig
 from pipeline.rig.served import ServedRig
@@ -22,4 +24,7 @@ def open_rig(study: Study) -> Rig:
     engine = find_engine(study)
     if study.rig == "modelled":
         return ModelledRig(study, engine)
-    return ServedRig(study, engine, lambda num_gpus: open_meter(study, num_gpus), Store(Path(study.results_dir)))
+    store = Store(Path(study.results_dir))
+    if engine.name == "attached":
+        return AttachedRig(study, engine, partial(open_meter, study, uuids=study.engine.gpus or None), store)
+    return ServedRig(study, engine, partial(open_meter, study), store)

@@ -1,19 +1,21 @@
 """The rig without hardware: every row is what the roofline predicts. Nothing is started, nothing is measured."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from pipeline.engine.catalog import refusal
 from pipeline.engine.protocol import Engine
 from pipeline.errors import ConfigError
-from pipeline.record import Boundary, Evidence, Row, RowStatus, TrialStatus
+from pipeline.record import Row
 from pipeline.rig.protocol import Report, Start, TrialError
 from pipeline.rig.rows import identity
 from pipeline.roofline.constants import CALIBRATION_ID
 from pipeline.roofline.predict import Prediction, predict
 from pipeline.store import new_id
-from pipeline.study import EngineConfig, OperatingPoint, Study
+from pipeline.study import EngineConfig, Study
+from pipeline.vocabulary import Boundary, Evidence, RowStatus, TrialStatus
+from pipeline.workload import OperatingPoint
 
 
 class ModelledRig:
@@ -53,7 +55,7 @@ class ModelledRig:
         """
         report("predicting")
         session = ModelledSession(self._study, config, trial_id)
-        session.predict(OperatingPoint(concurrency=min(self._study.workload.concurrency)))
+        session.predict(self._study.workload.ladder[0])
         yield session
 
 
@@ -79,11 +81,11 @@ class ModelledSession:
             raise TrialError(TrialStatus.OUT_OF_MEMORY, found)
         return found
 
-    def measure(self, point: OperatingPoint, report: Report) -> Row:
+    def measure(self, point: OperatingPoint, report: Report) -> Generator[Row, None, None]:
         """Predict one operating point."""
-        report(f"predicting, concurrency {point.concurrency}")
+        report(f"predicting, {point}")
         found = self.predict(point)
-        return Row(
+        yield Row(
             **identity(self._study, self._config, point, self._trial_id),
             row_id=new_id(),
             rendered_hash=self.start.rendered_hash,

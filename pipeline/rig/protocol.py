@@ -1,13 +1,16 @@
 """What a trial measures with. Rig hides the two ways to get rows: served (engine, load, meter), modelled (roofline)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import PipelineError
-from pipeline.record import Evidence, Row, TrialStatus
-from pipeline.study import EngineConfig, OperatingPoint, content_hash
+from pipeline.record import Row
+from pipeline.study import EngineConfig, content_hash
+from pipeline.vocabulary import Evidence, TrialStatus
+from pipeline.workload import OperatingPoint
 
 Report = Callable[[str], None]
 """Told each phase in a few words, for the display."""
@@ -40,6 +43,9 @@ class Start:
         effective: What the engine reports it resolved.
         engine_version: As the engine's runtime reports it.
         evidence: Evidence of the rows to come.
+        served_model: Name that the server gives the model; None for the model's own.
+        weights_init: How random weights were drawn; None for a checkpoint.
+        kernel_caches: Folders in which the engine keeps compiled kernels.
     """
 
     rendered_hash: str
@@ -49,6 +55,9 @@ class Start:
     engine_version: str | None = None
     start_s: float | None = None
     start_energy_j: float | None = None
+    served_model: str | None = None
+    weights_init: str | None = None
+    kernel_caches: tuple[Path, ...] = ()
 
     @property
     def effective_hash(self) -> str | None:
@@ -62,8 +71,10 @@ class Session(Protocol):
 
     start: Start
 
-    def measure(self, point: OperatingPoint, report: Report) -> Row:
-        """Measure one operating point; the row's evidence is already stored.
+    def measure(self, point: OperatingPoint, report: Report) -> Generator[Row, None, None]:
+        """Measure one operating point, a row per window as it closes; the row's evidence is already stored.
+
+        The load runs until the iterator is exhausted or closed.
 
         Raises:
             TrialError: If the engine dies, hangs, or fails every request.

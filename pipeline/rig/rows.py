@@ -1,16 +1,38 @@
 """Rows from their parts: who and what (identity), and what the trace says (measured). Pure functions."""
 
+import dataclasses
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pipeline import __version__
-from pipeline.meter.energy import common_window, cumulative_delta_s, integrate_power_j
+from pipeline.interval import Interval, block_energies_j, num_base_blocks, relative_interval
+from pipeline.meter.energy import (
+    CommonWindow,
+    common_window,
+    integrate_power_j,
+    largest_gap_s,
+    limit_range_w,
+    mean_power_w,
+    state_delta_s,
+    state_mean,
+)
 from pipeline.meter.protocol import DeviceReading
-from pipeline.record import Boundary, Reason
-from pipeline.study import EngineConfig, OperatingPoint, Plan, Study, canonical_json
-from pipeline.trace import Trace
+from pipeline.percentile import slo_met
+from pipeline.record import METHOD, Row
+from pipeline.rig.seen import client_columns, counter_columns, has_foreign_process, has_uncounted_tokens, host_columns
+from pipeline.steadiness import drift, is_steady
+from pipeline.study import EngineConfig, Study, canonical_json
+from pipeline.trace import Context, Trace
 from pipeline.verdict import Facts, judge
-from pipeline.window import block_energies_j, is_steady, relative_ci95, summarise
+from pipeline.vocabulary import Boundary
+from pipeline.window import block_tokens, summarise
+from pipeline.workload import OperatingPoint
+
+CHANGED_IN_METHOD_2 = frozenset(
+    {"status", "reasons", "warnings", "output_tokens_per_joule_rel_ci95", "num_blocks", "client_cpu_s", "method"}
+)
+"""Columns of rows of method 1 that its traces do not give again under method 2."""
 
 
 def identity(study: Study, config: EngineConfig, point: OperatingPoint, trial_id: str) -> dict[str, Any]:
@@ -32,99 +54,114 @@ def identity(study: Study, config: EngineConfig, point: OperatingPoint, trial_id
         "isl_tokens": study.workload.isl_tokens,
         "osl_tokens": study.workload.osl_tokens,
         "concurrency": point.concurrency,
+        "request_rate_per_s": point.request_rate_per_s,
     }
 
 
-def measured(
-    trace: Trace,
-    plan: Plan,
-    boundary: Boundary,
-    *,
-    faults: tuple[Reason, ...] = (),
-    warmup_was_steady: bool = True,
-    bound_tokens_per_s: float | None = None,
-    client_cpu_s: float = 0.0,
-) -> dict[str, Any]:
+def measured(trace: Trace, context: Context) -> dict[str, Any]:
     """Columns that follow from what was recorded around one window, and the verdict on it.
 
     The window is the meter's: it opens on the first tick after `open_ns` and closes on the last before `close_ns`.
-    Where the meter gives none, the load is still summarised over the asked window and the row has no energy.
-
-    Args:
-        trace: Requests and readings.
-        plan: Block length and gates.
-        boundary: What the joules cover.
-        faults: What the meter complained of.
-        warmup_was_steady: Whether throughput settled before the warm-up's cap.
-        bound_tokens_per_s: What the hardware's published peaks allow, or None.
-        client_cpu_s: CPU time of the load client over the window.
+    Where the meter gives none or had a fault, the load is still summarised over the asked window and the row has no
+    energy: what a faulty meter gave before is not the window's.
     """
-    energy = common_window(trace.devices, trace.open_ns, trace.close_ns)
+    plan, boundary, devices = context.plan, context.boundary, trace.devices
+    energy = None if context.meter_faults else common_window(devices, trace.open_ns, trace.close_ns)
     t0_ns, t1_ns = (energy.t0_ns, energy.t1_ns) if energy else (trace.open_ns, trace.close_ns)
     window_s = (t1_ns - t0_ns) * 1e-9
-    load = summarise(trace.requests, t0_ns, t1_ns, plan.block_s, trace.concurrency)
-    energy_j = energy.energy_j if energy else None
-    second_j = _sum([integrate_power_j(device.samples, t0_ns, t1_ns) for device in trace.devices.values()])
-    has_second = any(s.power_w is not None for device in trace.devices.values() for s in device.samples)
-    throttle_s = _longest(trace.devices, "throttle_ns", t0_ns, t1_ns)
-    tokens_per_s = load.output_tokens / window_s
-    status, reasons, warnings = judge(
-        Facts(
-            output_tokens=load.output_tokens,
-            energy_j=energy_j,
-            second_reading_j=second_j,
-            second_reading_lost=energy_j is not None and second_j is None and has_second,
-            num_completed=load.num_completed,
-            num_failed=load.num_failed,
-            occupancy=load.occupancy,
-            is_steady=is_steady(load.block_tokens, plan.steady_tolerance),
-            warmup_was_steady=warmup_was_steady,
-            output_tokens_per_s=tokens_per_s,
-            bound_tokens_per_s=bound_tokens_per_s,
-            throttle_s=throttle_s,
-            client_load=client_cpu_s / window_s,
-            meter_faults=faults,
-        ),
-        plan,
-    )
-    divisor_j = energy_j if energy_j is not None and energy_j > 0 else None
-    return {
-        "status": status,
-        "reasons": reasons,
-        "warnings": warnings,
+    load = summarise(trace.requests, t0_ns, t1_ns, plan.block_s, trace.point)
+    energy_j = energy.energy_j if energy and energy.energy_j > 0 else None
+    second_j = _sum([integrate_power_j(device.samples, t0_ns, t1_ns) for device in devices.values()])
+    interval = _interval(trace, energy)
+    columns = {
+        "method": METHOD,
         "boundary": boundary,
+        "warmup_unsettled": context.warmup_unsettled,
         "window_s": window_s,
+        "is_extended": context.is_extended,
         "output_tokens": load.output_tokens,
         "input_tokens": load.input_tokens,
         "num_completed": load.num_completed,
         "num_failed": load.num_failed,
         "occupancy": load.occupancy,
-        "gpu_energy_j": energy_j if boundary is Boundary.GPU else None,
+        "gpu_energy_j": energy.energy_j if energy and boundary is Boundary.GPU else None,
         "gpu_energy_integral_j": second_j if boundary is Boundary.GPU else None,
-        "cpu_energy_j": energy_j if boundary is Boundary.CPU else None,
+        "cpu_energy_j": energy.energy_j if energy and boundary is Boundary.CPU else None,
         "power_w": energy.power_w if energy else None,
-        "output_tokens_per_joule": load.output_tokens / divisor_j if divisor_j and load.output_tokens else None,
-        "total_tokens_per_joule": (load.output_tokens + load.input_tokens) / divisor_j if divisor_j else None,
-        "output_tokens_per_s": tokens_per_s,
+        "output_tokens_per_joule": load.output_tokens / energy_j if energy_j and load.output_tokens else None,
+        "total_tokens_per_joule": (load.output_tokens + load.input_tokens) / energy_j
+        if energy_j and load.output_tokens
+        else None,
+        "output_tokens_per_s": load.output_tokens / window_s,
         "output_tokens_per_s_per_user": 1 / load.tpot_p50_s if load.tpot_p50_s else None,
-        "output_tokens_per_joule_rel_ci95": _block_ci(trace, load.block_tokens, t0_ns, t1_ns) if energy else None,
-        "num_blocks": len(load.block_tokens),
+        "output_tokens_per_joule_rel_ci95": interval.rel_ci95 if interval else None,
+        "num_blocks": interval.num_blocks if interval else None,
+        "block_autocorrelation": interval.autocorrelation if interval else None,
         "drift": load.drift,
+        "power_drift": drift(energies_j(trace.devices, t0_ns, t1_ns, len(load.block_tokens))) if energy else None,
         "isl_mean_tokens": load.isl_mean_tokens,
         "osl_mean_tokens": load.osl_mean_tokens,
-        "ttft_p50_s": load.ttft_p50_s,
-        "ttft_p99_s": load.ttft_p99_s,
-        "tpot_p50_s": load.tpot_p50_s,
-        "tpot_p99_s": load.tpot_p99_s,
-        "e2e_p50_s": load.e2e_p50_s,
-        "e2e_p99_s": load.e2e_p99_s,
-        "gpu_temperature_mean_c": _mean_sample(trace.devices, "temperature_c", t0_ns, t1_ns),
-        "sm_clock_mean_mhz": _mean_sample(trace.devices, "sm_clock_mhz", t0_ns, t1_ns),
-        "power_limit_w": _sum([device.power_limit_w for device in trace.devices.values()]),
-        "throttle_s": throttle_s,
-        "power_cap_s": _longest(trace.devices, "power_cap_ns", t0_ns, t1_ns),
-        "client_cpu_s": client_cpu_s,
+        **{name: getattr(load, name) for name in _LATENCIES},
+        "slo": context.slo.name,
+        "slo_met": slo_met(load, context.slo),
+        "gpu_temperature_mean_c": _mean(devices, "temperature_c", t0_ns, t1_ns),
+        "memory_temperature_mean_c": _mean(devices, "memory_temperature_c", t0_ns, t1_ns),
+        "memory_power_w": _sum([mean_power_w(d.samples, "memory_power_w", t0_ns, t1_ns) for d in devices.values()]),
+        "memory_clock_mean_mhz": _mean(devices, "memory_clock_mhz", t0_ns, t1_ns),
+        "sm_clock_mean_mhz": _mean(devices, "sm_clock_mhz", t0_ns, t1_ns),
+        "gpu_busy_mean": _mean(devices, "gpu_busy", t0_ns, t1_ns),
+        "power_limit_w": _sum([_lowest(limit_range_w(d.states, t0_ns, t1_ns)) for d in devices.values()]),
+        "throttle_s": _longest(devices, "thermal_ns", t0_ns, t1_ns),
+        "brake_s": _longest(devices, "brake_ns", t0_ns, t1_ns),
+        "power_cap_s": _longest(devices, "power_cap_ns", t0_ns, t1_ns),
+        **client_columns(trace.client, t0_ns, t1_ns),
+        **host_columns(trace.host, t0_ns, t1_ns),
+        **counter_columns(trace),
     }
+    status, reasons, warnings = judge(
+        Facts(
+            output_tokens=load.output_tokens,
+            energy_j=energy_j,
+            second_reading_j=second_j,
+            largest_gap_s=_largest_gap_s(devices, t0_ns, t1_ns),
+            num_devices=len(devices) if boundary is Boundary.GPU else 0,
+            num_gpus=context.num_gpus,
+            has_foreign_process=has_foreign_process(trace),
+            power_limit_range_w=_widest_limit_w(devices, trace.open_ns, trace.close_ns),
+            thermal_s=columns["throttle_s"],
+            brake_s=columns["brake_s"],
+            num_completed=load.num_completed,
+            num_failed=load.num_failed,
+            occupancy=load.occupancy,
+            is_closed_loop=trace.point.concurrency is not None,
+            is_steady=is_steady(load.block_tokens, plan.steady_tolerance),
+            warmup_unsettled=context.warmup_unsettled,
+            is_window_long_enough=context.is_window_long_enough,
+            output_tokens_per_s=columns["output_tokens_per_s"],
+            bound_tokens_per_s=context.bound_tokens_per_s,
+            rel_ci95=columns["output_tokens_per_joule_rel_ci95"],
+            num_new_kernels=columns["num_new_kernels"],
+            num_compile_lines=columns["num_compile_lines"],
+            client_core_share=columns["client_core_share"],
+            client_lag_p99_s=columns["client_lag_p99_s"],
+            host_busy_share=columns["host_busy_share"],
+            host_steal_share=columns["host_steal_share"],
+            gpu_busy=_least(devices, "gpu_busy", t0_ns, t1_ns),
+            num_running=columns["num_running_mean"],
+            num_waiting=columns["num_waiting_mean"],
+            num_preemptions=columns["num_preemptions"],
+            token_disagreement=columns["token_disagreement"],
+            itl_p50_s=load.itl_p50_s,
+            has_uncounted_tokens=has_uncounted_tokens(trace.requests),
+            num_constant_weights=context.num_constant_weights,
+            meter_faults=context.meter_faults,
+        ),
+        plan,
+    )
+    return {**columns, "status": status, "reasons": reasons, "warnings": warnings}
+
+
+_LATENCIES = tuple(f.name for f in dataclasses.fields(Row) if f.name.startswith(("ttft_", "tpot_", "itl_", "e2e_")))
 
 
 def utc(monotonic_ns: int, now_ns: int, now: datetime | None = None) -> str:
@@ -133,16 +170,41 @@ def utc(monotonic_ns: int, now_ns: int, now: datetime | None = None) -> str:
     return when.isoformat(timespec="milliseconds")
 
 
-def _block_ci(trace: Trace, block_tokens: tuple[int, ...], t0_ns: int, t1_ns: int) -> float | None:
-    """Relative 95 % half-width of tokens per joule over the blocks; energies summed over devices."""
-    per_device = [
-        block_energies_j([(t.t_ns, t.energy_j) for t in device.ticks], t0_ns, t1_ns, len(block_tokens))
-        for device in trace.devices.values()
-    ]
-    energies = [sum(block) for block in zip(*per_device, strict=True)]
-    if min(energies) <= 0:
+def _interval(trace: Trace, energy: CommonWindow | None) -> Interval | None:
+    """The interval of tokens per joule over the window."""
+    if energy is None:
         return None
-    return relative_ci95([tokens / energy for tokens, energy in zip(block_tokens, energies, strict=True)])
+    num_blocks = num_base_blocks((energy.t1_ns - energy.t0_ns) * 1e-9)
+    tokens = block_tokens(trace.requests, energy.t0_ns, energy.t1_ns, num_blocks)
+    return relative_interval(tokens, energies_j(trace.devices, energy.t0_ns, energy.t1_ns, num_blocks))
+
+
+def energies_j(devices: Mapping[str, DeviceReading], t0_ns: int, t1_ns: int, num_blocks: int) -> list[float]:
+    """Joules per block of equal length, summed over devices."""
+    per_device = [
+        block_energies_j([(t.t_ns, t.energy_j) for t in device.ticks], t0_ns, t1_ns, num_blocks)
+        for device in devices.values()
+    ]
+    return [sum(block) for block in zip(*per_device, strict=True)]
+
+
+def _largest_gap_s(devices: dict[str, DeviceReading], t0_ns: int, t1_ns: int) -> float | None:
+    """Longest time without a tick, or without a power sample where a device has them."""
+    gaps = []
+    for device in devices.values():
+        gaps.append(largest_gap_s([tick.t_ns for tick in device.ticks], t0_ns, t1_ns))
+        samples = [sample.t_ns for sample in device.samples if sample.power_w is not None]
+        gaps += [largest_gap_s(samples, t0_ns, t1_ns)] if samples else []
+    return max((gap for gap in gaps if gap is not None), default=None)
+
+
+def _widest_limit_w(devices: dict[str, DeviceReading], t0_ns: int, t1_ns: int) -> tuple[float, float] | None:
+    ranges = [found for device in devices.values() if (found := limit_range_w(device.states, t0_ns, t1_ns))]
+    return max(ranges, key=lambda found: found[1] - found[0], default=None)
+
+
+def _lowest(limits_w: tuple[float, float] | None) -> float | None:
+    return None if limits_w is None else limits_w[0]
 
 
 def _sum(values: list[float | None]) -> float | None:
@@ -157,12 +219,16 @@ def _all_known(values: list[float | None]) -> list[float]:
     return known if len(known) == len(values) else []
 
 
-def _mean_sample(devices: dict[str, DeviceReading], name: str, t0_ns: int, t1_ns: int) -> float | None:
-    samples = [s for device in devices.values() for s in device.samples if t0_ns <= s.t_ns < t1_ns]
-    values = [value for s in samples if (value := getattr(s, name)) is not None]
-    return sum(values) / len(values) if values else None
+def _mean(devices: dict[str, DeviceReading], name: str, t0_ns: int, t1_ns: int) -> float | None:
+    means = _all_known([state_mean(device.states, name, t0_ns, t1_ns) for device in devices.values()])
+    return sum(means) / len(means) if means else None
+
+
+def _least(devices: dict[str, DeviceReading], name: str, t0_ns: int, t1_ns: int) -> float | None:
+    means = [state_mean(device.states, name, t0_ns, t1_ns) for device in devices.values()]
+    return min((mean for mean in means if mean is not None), default=None)
 
 
 def _longest(devices: dict[str, DeviceReading], name: str, t0_ns: int, t1_ns: int) -> float | None:
-    spans = [cumulative_delta_s(getattr(device, name), t0_ns, t1_ns) for device in devices.values()]
+    spans = [state_delta_s(device.states, name, t0_ns, t1_ns) for device in devices.values()]
     return max(_all_known(spans), default=None)

@@ -1,5 +1,6 @@
 """The rig with a real server: meter and engine are started here; session.py measures on what runs."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,12 +12,12 @@ from pipeline.engine.protocol import Engine
 from pipeline.errors import ConfigError, EngineError
 from pipeline.meter.energy import common_window
 from pipeline.meter.protocol import Meter
-from pipeline.record import TrialStatus
 from pipeline.rig.protocol import Report, Start, TrialError
 from pipeline.rig.session import ServedSession
 from pipeline.store import Store
 from pipeline.study import EngineConfig, Study
 from pipeline.verdict import plan_evidence
+from pipeline.vocabulary import TrialStatus
 
 OpenMeter = Callable[[int], Meter]
 """Opens a meter over so many devices."""
@@ -97,8 +98,10 @@ class ServedRig:
                     engine_version=self.engine_version,
                     start_s=(ready_ns - began_ns) * 1e-9,
                     start_energy_j=energy.energy_j if energy else None,
+                    weights_init=rendered.weights_init,
+                    kernel_caches=engine.kernel_caches(os.environ | rendered.env),
                 )
-                yield ServedSession(study, self.store, config, trial_id, process, meter, rendered, start)
+                yield ServedSession(study, self.store, config, trial_id, engine, process, meter, start)
                 report("stopping engine")
 
 

@@ -3,7 +3,8 @@
 from pipeline.errors import ConfigError
 from pipeline.roofline.architecture import parameters
 from pipeline.roofline.memory import checkpoint, published, weight_bytes
-from pipeline.study import EngineConfig, Hardware, Model, OperatingPoint
+from pipeline.study import EngineConfig, Hardware, Model
+from pipeline.workload import OperatingPoint
 
 _USABLE = {"bf16": ("bf16",), "fp8": ("bf16", "fp8"), "fp8_block": ("bf16", "fp8")}
 
@@ -15,7 +16,7 @@ def max_output_tokens_per_s(
 
     Each iteration yields at most one token per request and reads at least the weights that one token needs;
     each token takes two operations per such weight. With speculative decoding an iteration may yield more
-    tokens, so only the second limit holds.
+    tokens, and in an open loop the batch has no bound, so only the second limit holds.
 
     Raises:
         ConfigError: If a published limit is missing.
@@ -30,7 +31,7 @@ def max_output_tokens_per_s(
     count, part = parameters(model), weight_bytes(model, config)
     flops_per_token = 2 * (count.output + count.attention + count.dense + count.experts * routed)
     compute_limit = max(rates) * config.parallelism.num_gpus / flops_per_token
-    if any("speculative" in name for name in config.knobs):
+    if point.concurrency is None or any("speculative" in name for name in config.knobs):
         return compute_limit
     bandwidth = published(hardware, "memory_bandwidth_bytes_per_s") * config.parallelism.num_gpus
     read = part.output + part.attention + part.dense + part.experts * routed

@@ -5,7 +5,8 @@ from dataclasses import astuple
 from pipeline.errors import ConfigError
 from pipeline.roofline import constants
 from pipeline.roofline.architecture import Parts, attended_token_layers, parameters
-from pipeline.study import Checkpoint, EngineConfig, Hardware, Model, Workload
+from pipeline.study import Checkpoint, EngineConfig, Hardware, Model
+from pipeline.workload import Workload
 
 
 def published(hardware: Hardware, name: str) -> float:

@@ -6,7 +6,8 @@ from typing import Literal
 from pipeline.roofline.memory import attention_ranks, engine_defaults, fits, requests_that_fit
 from pipeline.roofline.power import board_power_w
 from pipeline.roofline.step import iteration
-from pipeline.study import EngineConfig, Hardware, Model, OperatingPoint, Workload
+from pipeline.study import EngineConfig, Hardware, Model
+from pipeline.workload import OperatingPoint, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,8 @@ def predict(
     Raises:
         ConfigError: If something that the model needs is not set or unknown.
     """
+    if point.concurrency is None:
+        return "open loops are not modelled"
     if reason := fits(model, hardware, config, workload):
         return reason
     defaults, ranks = engine_defaults(config), attention_ranks(config)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pipeline.roofline.predict import predict
 from pipeline.score import within
-from pipeline.study import EngineConfig, OperatingPoint, Study
+from pipeline.study import EngineConfig, Study
 
 
 def rank(study: Study, configs: Sequence[EngineConfig]) -> list[EngineConfig]:
@@ -32,8 +32,8 @@ def rank(study: Study, configs: Sequence[EngineConfig]) -> list[EngineConfig]:
 
 def _value(study: Study, config: EngineConfig) -> float:
     best = 0.0
-    for concurrency in study.workload.concurrency:
-        found = predict(study.model, study.hardware, study.workload, config, OperatingPoint(concurrency=concurrency))
+    for point in study.workload.ladder:
+        found = predict(study.model, study.hardware, study.workload, config, point)
         if not isinstance(found, str) and within(found.ttft_s, found.tpot_s, study.slo):
             best = max(best, found.output_tokens_per_joule)
     return best

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from pipeline.record import Row, Trial, TrialStatus
+from pipeline.record import Row, Trial
 from pipeline.score import score, slack, usable
 from pipeline.space import Space, engine_default
 from pipeline.study import EngineConfig, Scalar, Study
+from pipeline.vocabulary import TrialStatus
 
 MAX_ASKS = 200
 """Asks for one proposal before an untried config is drawn at random: a sampler may keep repeating itself."""

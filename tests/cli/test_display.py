@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from pipeline.cli.display import LiveDisplay, PlainDisplay
-from pipeline.record import Reason, RowStatus, TrialStatus
 from pipeline.search.search import Proposal
 from pipeline.space import build_space
+from pipeline.vocabulary import Reason, RowStatus, TrialStatus
 from tests.builders import MODELLED, make_row, make_study, make_trial
 
 STUDY = make_study(*MODELLED)
@@ -19,7 +19,7 @@ CONFIG = build_space(STUDY).configs[0]
 def test_a_whole_sweep_is_shown(kind: type[LiveDisplay | PlainDisplay]) -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=kind is LiveDisplay, width=160)
-    with kind(console, STUDY, [make_trial(score=1.5)]) as display:
+    with kind(console, 12, [make_trial(score=1.5)]) as display:
         for number, status in enumerate((TrialStatus.OK, TrialStatus.OUT_OF_MEMORY)):
             display.trial_began(number, number, Proposal(config=CONFIG, proposed_by="prior"))
             display.phase("starting engine")
@@ -38,7 +38,7 @@ def test_a_whole_sweep_is_shown(kind: type[LiveDisplay | PlainDisplay]) -> None:
 
 def test_the_panel_knows_the_best_of_an_earlier_run() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=160)
-    display = LiveDisplay(console, STUDY, [make_trial(score=1.5), make_trial(score=7.25), make_trial(score=None)])
+    display = LiveDisplay(console, 12, [make_trial(score=1.5), make_trial(score=7.25), make_trial(score=None)])
     with console.capture() as shown:
         console.print(display._render())
     assert "best so far: 7.25 tok/J" in shown.get()

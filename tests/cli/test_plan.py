@@ -24,8 +24,8 @@ def test_it_counts_configs_and_gives_every_reason(capsys: pytest.CaptureFixture[
 
 
 def test_its_bill_is_trials_times_starts_and_loads(capsys: pytest.CaptureFixture[str]) -> None:
-    overrides = ["search.budget_trials=4", "workload.concurrency=[1,16]", "plan.warmup_s=1", "plan.window_s=9"]
+    overrides = ["search.budget_trials=4", "workload.concurrency=[1,16]", "plan.warmup_s=1", "plan.window_s=8.7"]
     said = planned(capsys, [*overrides, "plan.warmup_max_s=2"])
-    hours = 4 * (2.5 + 2 * 10) / 3600
+    hours = 4 * (2.5 + 2 * (1 + 8.7 + 0.3)) / 3600
     assert f"= {hours:.2f} h" in said
     assert "kWh" in said

@@ -6,16 +6,19 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.meter.declared import DeclaredMeter
 from pipeline.meter.energy import common_window
 from pipeline.meter.nvml import NvmlMeter
-from pipeline.meter.protocol import DeviceReading, EnergyTick, Meter, MeterInfo, PowerSample
+from pipeline.meter.nvml_source import NvmlSource
+from pipeline.meter.protocol import DeviceReading, EnergyTick, Meter, MeterInfo, PowerSample, StateSample
 from pipeline.meter.rapl import RaplMeter
 from pipeline.meter.replay import ReplayMeter
-from pipeline.record import Boundary, Evidence
-from tests.meter.fake_nvml import FakeGpu, FakeNvml
+from pipeline.meter.sampling import SampledMeter
+from pipeline.vocabulary import Boundary, Evidence
+from tests.meter.fake_nvml import FakeGpu, FakeNvml, make_fake_nvml
 from tests.meter.fake_powercap import add_zone, moving
 from tests.meter.waiting import wait_until
 
@@ -26,6 +29,14 @@ def _nvml(folder: Path) -> Iterator[Meter]:
     nvml = FakeNvml(*gpus)
     yield NvmlMeter([gpu.uuid for gpu in gpus], nvml)
     assert nvml.init_count == 0, "the library was left open"
+
+
+@contextmanager
+def _nvml_process(folder: Path) -> Iterator[Meter]:
+    """As the real library is read: in the child, which makes the stand-in."""
+    nvml = make_fake_nvml()
+    uuids = tuple(gpu.uuid for gpu in nvml.gpus)
+    yield SampledMeter(NvmlMeter(uuids, nvml).info, NvmlSource(uuids, make_fake_nvml), 0.02)
 
 
 @contextmanager
@@ -45,8 +56,7 @@ def _replay(folder: Path) -> Iterator[Meter]:
     reading = DeviceReading(
         ticks=[EnergyTick(n * 100_000_000, 30.0 * n) for n in range(50)],
         samples=[PowerSample(t_ns=n * 100_000_000, power_w=300.0) for n in range(50)],
-        throttle_ns=[(0, 0)],
-        power_cap_ns=[(0, 0)],
+        states=[StateSample(t_ns=0, thermal_ns=0)],
     )
     info = MeterInfo(
         name="nvml",
@@ -60,6 +70,7 @@ def _replay(folder: Path) -> Iterator[Meter]:
 
 METERS: dict[str, Callable[[Path], AbstractContextManager[Meter]]] = {
     "nvml": _nvml,
+    "nvml_process": _nvml_process,
     "rapl": _rapl,
     "declared": _declared,
     "replay": _replay,
@@ -74,6 +85,11 @@ def meter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Meter]:
 
 def wait_for_ticks(meter: Meter, num_ticks: int = 4) -> None:
     wait_until(lambda: all(len(r.ticks) >= num_ticks for r in meter.reading().values()), "ticks of every device")
+
+
+def running() -> tuple[set[threading.Thread], list[psutil.Process]]:
+    """Threads and child processes of this process."""
+    return set(threading.enumerate()), psutil.Process().children()
 
 
 def test_it_says_what_it_is_before_it_starts(meter: Meter) -> None:
@@ -100,9 +116,8 @@ def test_ticks_go_forward_in_time_and_energy(meter: Meter) -> None:
         wait_for_ticks(meter)
     for reading in meter.reading().values():
         assert all(a.t_ns < b.t_ns and a.energy_j < b.energy_j for a, b in pairwise(reading.ticks))
-        for points in (reading.throttle_ns, reading.power_cap_ns):
-            assert all(a[0] < b[0] and a[1] <= b[1] for a, b in pairwise(points))
         assert all(a.t_ns < b.t_ns for a, b in pairwise(reading.samples))
+        assert all(a.t_ns < b.t_ns for a, b in pairwise(reading.states))
     assert meter.faults() == ()
 
 
@@ -120,7 +135,7 @@ def test_a_reading_is_a_copy(meter: Meter) -> None:
     with meter:
         wait_for_ticks(meter)
         for reading in meter.reading().values():
-            for kept in (reading.ticks, reading.samples, reading.throttle_ns, reading.power_cap_ns):
+            for kept in (reading.ticks, reading.samples, reading.states):
                 kept.clear()
         wait_for_ticks(meter)
         held = meter.reading()
@@ -129,12 +144,12 @@ def test_a_reading_is_a_copy(meter: Meter) -> None:
     assert {uuid: reading.ticks for uuid, reading in held.items()} == ticks
 
 
-def test_leaving_leaves_no_thread_and_keeps_the_reading(meter: Meter) -> None:
-    threads = set(threading.enumerate())
+def test_leaving_leaves_no_thread_or_process_and_keeps_the_reading(meter: Meter) -> None:
+    before = running()
     with meter as entered:
         assert entered is meter
         wait_for_ticks(meter)
-    assert set(threading.enumerate()) == threads
+    assert running() == before
     after = meter.reading()
     assert all(reading.ticks for reading in after.values())
     assert meter.reading() == after
@@ -149,7 +164,7 @@ def test_leaving_twice_or_without_a_start_is_fine(meter: Meter) -> None:
 
 
 def test_an_error_inside_passes_through_and_stops_it(meter: Meter) -> None:
-    threads = set(threading.enumerate())
+    before = running()
     with pytest.raises(KeyError), meter:
         raise KeyError
-    assert set(threading.enumerate()) == threads
+    assert running() == before

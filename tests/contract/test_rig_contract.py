@@ -14,13 +14,14 @@ import pytest
 from pipeline.engine.catalog import ENGINES
 from pipeline.meter.catalog import open_meter
 from pipeline.meter.nvml import NvmlMeter
-from pipeline.record import Boundary, Evidence, RowStatus, TrialStatus
 from pipeline.rig.modelled import ModelledRig
 from pipeline.rig.protocol import Rig, TrialError
 from pipeline.rig.served import ServedRig
 from pipeline.space import build_space
 from pipeline.store import Store
-from pipeline.study import EngineConfig, OperatingPoint, Study
+from pipeline.study import EngineConfig, Study
+from pipeline.vocabulary import Boundary, Evidence, RowStatus, TrialStatus
+from pipeline.workload import OperatingPoint
 from tests.builders import MODELLED, make_study
 from tests.meter.fake_nvml import FakeGpu, FakeNvml
 
@@ -68,7 +69,7 @@ def test_a_session_gives_rows_of_its_config(case: tuple[Rig, Study, Evidence]) -
     rig, study, evidence = case
     config, phases = a_config(study), list[str]()
     with rig.start(config, "trial", phases.append) as session:
-        row = session.measure(POINT, phases.append)
+        (row,) = session.measure(POINT, phases.append)
         assert session.start.evidence is evidence
     assert phases
     assert (row.trial_id, row.study_id, row.concurrency) == ("trial", study.id, 2)

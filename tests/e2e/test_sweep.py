@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.record import Boundary, Evidence, RowStatus, TrialStatus
 from pipeline.store import Store
+from pipeline.vocabulary import Boundary, Evidence, RowStatus, TrialStatus
 
 REPO = Path(__file__).parents[2]
 

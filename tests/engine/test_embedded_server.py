@@ -90,12 +90,12 @@ class Server:
             assert answer.readline().startswith(b"data: ")
             yield answer
 
-    def metric(self, name: str) -> int:
+    def metric(self, name: str) -> float:
         """A value of /metrics."""
         lines = self.get("/metrics").decode().splitlines()
-        return int(next(line.split(" ")[1] for line in lines if line.startswith(f"{name} ")))
+        return float(next(line.split(" ")[1] for line in lines if line.startswith(f"{name} ")))
 
-    def wait_metric(self, name: str, value: int) -> None:
+    def wait_metric(self, name: str, value: float) -> None:
         """Wait until a metric has a value."""
         deadline = time.monotonic() + PATIENCE_S
         while self.metric(name) != value:
@@ -241,9 +241,9 @@ def test_token_counts_are_exact_for_many_at_once(server: Server) -> None:
 
 
 def test_every_output_token_is_counted_by_the_server(server: Server) -> None:
-    before = server.metric("generation_tokens_total")
+    before = server.metric("tpw_generation_tokens_total")
     server.complete(**greedy(21))
-    assert server.metric("generation_tokens_total") - before == 21
+    assert server.metric("tpw_generation_tokens_total") - before == 21
 
 
 @pytest.mark.parametrize("prompt", ["ab", [259 + 1], [[259 + 1]], ["ab"]])
@@ -399,18 +399,20 @@ def test_log_says_what_was_resolved(server: Server) -> None:
 @pytest.mark.parametrize("is_stream", [True, False])
 def test_client_that_leaves_frees_its_slot(server: Server, is_stream: bool) -> None:
     """Both slots are taken by requests of many seconds; were they not cancelled, the third would wait for them."""
-    before = server.metric("generation_tokens_total")
+    before = server.metric("tpw_generation_tokens_total")
     with ThreadPoolExecutor(1) as pool:
         with contextlib.ExitStack() as clients:
             for _ in range(2):
                 clients.enter_context(server.begun_stream(greedy(LONG)) if is_stream else server.request(greedy(LONG)))
-            server.wait_metric("num_requests_running", 2)
+            server.wait_metric("tpw_num_requests_running", 2)
             waiting = pool.submit(server.complete, **greedy(4))
-            server.wait_metric("num_requests_running", 3)
+            server.wait_metric("tpw_num_requests_waiting", 1)
+            assert server.metric("tpw_num_requests_running") == 2
         assert waiting.result(PATIENCE_S)["usage"]["completion_tokens"] == 4
     assert server.complete(**greedy(5))["usage"]["completion_tokens"] == 5
-    server.wait_metric("num_requests_running", 0)
-    assert server.metric("generation_tokens_total") - before < LONG
+    server.wait_metric("tpw_num_requests_running", 0)
+    assert server.metric("tpw_num_requests_waiting") == 0
+    assert server.metric("tpw_generation_tokens_total") - before < LONG
 
 
 def test_request_that_outgrows_the_kv_cache_ends_in_an_error(model: Path, tmp_path: Path) -> None:
@@ -423,6 +425,7 @@ def test_request_that_outgrows_the_kv_cache_ends_in_an_error(model: Path, tmp_pa
         assert "KV cache is full" in error["error"]["message"]
         assert server.post("/v1/completions", body)[0] == 500
         assert server.complete(**greedy(3))["usage"]["completion_tokens"] == 3
+        assert server.metric("tpw_kv_cache_usage_ratio") == 0.25  # six tokens: one block of the four
 
 
 def test_sigterm_ends_server_and_generator_amid_a_stream(model: Path, tmp_path: Path) -> None:

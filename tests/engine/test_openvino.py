@@ -13,8 +13,8 @@ from pipeline.config import load_study
 from pipeline.engine.gguf_model import prepare_model
 from pipeline.engine.openvino import OpenvinoEngine
 from pipeline.errors import ConfigError, EngineError
-from pipeline.record import TrialStatus
 from pipeline.study import EngineConfig, Scalar, Study
+from pipeline.vocabulary import TrialStatus
 from tests.engine.embedded_engine import ENGINE_PYTHON, SMALL
 
 ENGINE = OpenvinoEngine()
@@ -187,6 +187,24 @@ def test_random_model_is_written_once_per_architecture(study: Study) -> None:
     assert prepare_model(small(study)) == first
     assert first.stat().st_mtime_ns == written_ns
     assert prepare_model(small(study, num_layers=1)) != first
+
+
+def test_another_seed_draws_another_model_in_another_folder(study: Study) -> None:
+    plain, seeded = small(study), dataclasses.replace(small(study), weights_seed=1)
+    assert prepare_model(plain).read_bytes() != prepare_model(seeded).read_bytes()
+    assert "seed1" in str(prepare_model(seeded).parent)
+    rendered = ENGINE.render(config(), seeded)
+    assert rendered.weights_init == "normal(0, 0.02), seed 1"
+    assert rendered.rendered_hash != ENGINE.render(config(), plain).rendered_hash
+
+
+def test_prefix_caching_is_on_where_prompts_share_a_prefix_unless_the_knob_says_otherwise(study: Study) -> None:
+    shared = dataclasses.replace(study, workload=dataclasses.replace(study.workload, shared_prefix_tokens=32))
+    knob = "engine.knobs__enable_prefix_caching"
+    assert "enable_prefix_caching" not in settings(study)[0]
+    assert settings(shared)[0]["enable_prefix_caching"] is True
+    assert settings(shared, **{knob: False})[0]["enable_prefix_caching"] is False
+    assert settings(study, **{knob: True})[0]["enable_prefix_caching"] is True
 
 
 def test_unwritable_model_carries_the_reason(study: Study) -> None:

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from pipeline.config import load_study
 from pipeline.engine.trtllm import MOE_BACKENDS, TrtllmEngine
 from pipeline.errors import ConfigError
-from pipeline.record import TrialStatus
 from pipeline.study import EngineConfig, Scalar, Study
+from pipeline.vocabulary import TrialStatus
 
 ENGINE = TrtllmEngine()
 
@@ -111,6 +111,12 @@ def test_what_is_not_set_is_left_to_tensorrt_llm() -> None:
         "cuda_graph_config": {"enable_padding": True},
         "stream_interval": 1,
     }
+
+
+def test_blocks_are_reused_only_where_prompts_share_a_prefix() -> None:
+    shared = dataclasses.replace(GPT_OSS, workload=dataclasses.replace(GPT_OSS.workload, shared_prefix_tokens=256))
+    args = yaml.safe_load(ENGINE.render(config(), shared).files["config.yaml"])
+    assert args["kv_cache_config"]["enable_block_reuse"] is True
 
 
 def test_cuda_graphs_reach_to_the_batch_size() -> None:

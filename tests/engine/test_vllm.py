@@ -1,6 +1,7 @@
 """vLLM's adapter: what a config becomes, and what the engine's log says."""
 
 import dataclasses
+import json
 import re
 import stat
 import sys
@@ -14,8 +15,9 @@ from pipeline.config import load_study
 from pipeline.engine.side.vllm_random_weights import WEIGHTS_INIT
 from pipeline.engine.vllm import ENV, KNOBS, VllmEngine
 from pipeline.errors import ConfigError
-from pipeline.record import TrialStatus
-from pipeline.study import CONCURRENCY_GRID, EngineConfig, Scalar, Study
+from pipeline.study import EngineConfig, Scalar, Study
+from pipeline.vocabulary import TrialStatus
+from pipeline.workload import CONCURRENCY_GRID
 
 ENGINE = VllmEngine()
 
@@ -45,8 +47,8 @@ GPU_LINES = [
     "(EngineCore pid=2) INFO 11-22 22:03:22 [__init__.py:564] Selected CutlassFP8ScaledMMLinearKernel for "
     "Fp8PerTensorOnlineLinearMethod",
     "(EngineCore pid=2) INFO 11-22 22:03:31 [vllm_random_weights.py:265] tpw random weights: 33 tensors, 60.77 GiB, "
-    "tpw_random/1: sd 0.02, normal floats, uniform MXFP4 nibbles, seed 0; none constant, std 0.9983 to 1.0044 of "
-    "intended; 3.0 s",
+    "tpw_random/1: sd 0.02, normal floats, uniform MXFP4 nibbles, seed 0; 0 constant, std 0.9983 to 1.0044 of "
+    "intended",
     "(EngineCore pid=2) INFO 11-22 22:03:40 [kv_cache_utils.py:2146] GPU KV cache size: 1,234,560 tokens",
     "(EngineCore pid=2) INFO 11-22 22:03:40 [kv_cache_utils.py:2147] Maximum concurrency for 2,064 tokens per request: "
     "598.14x",
@@ -88,8 +90,26 @@ def test_random_weights_start_our_script() -> None:
         "--tensor-parallel-size", "1", "--pipeline-parallel-size", "1", "--max-model-len", "2064",
         "--no-enable-prefix-caching",
     )  # fmt: skip
-    assert rendered.weights_init == WEIGHTS_INIT
+    assert rendered.weights_init == WEIGHTS_INIT.format(0)
     assert '"hidden_size": 4096' in rendered.files["model_config.json"]
+
+
+def test_another_seed_draws_other_weights_and_seed_0_changes_nothing() -> None:
+    seeded = ENGINE.render(config(), dataclasses.replace(LLAMA, weights_seed=7))
+    plain = ENGINE.render(config(), LLAMA)
+    at = seeded.argv.index("--model-loader-extra-config")
+    assert json.loads(seeded.argv[at + 1]) == {"seed": 7}
+    assert seeded.argv[:at] + seeded.argv[at + 2 :] == plain.argv
+    assert seeded.env == plain.env
+    assert seeded.weights_init == WEIGHTS_INIT.format(7)
+
+
+def test_prefix_caching_is_on_only_where_prompts_share_a_prefix() -> None:
+    shared = dataclasses.replace(LLAMA, workload=dataclasses.replace(LLAMA.workload, shared_prefix_tokens=256))
+    assert "--no-enable-prefix-caching" in argv(LLAMA)
+    assert "--enable-prefix-caching" not in argv(LLAMA)
+    assert "--enable-prefix-caching" in argv(shared)
+    assert "--no-enable-prefix-caching" not in argv(shared)
 
 
 def test_a_checkpoint_starts_vllm_itself() -> None:
@@ -308,6 +328,13 @@ def test_the_log_says_what_was_resolved() -> None:
         "random_weights": "33 tensors, 60.77 GiB, tpw_random/1: sd 0.02, normal floats, uniform MXFP4 nibbles, seed 0",
     }
     assert ENGINE.effective_config(["Traceback (most recent call last):"]) == {}
+
+
+def test_constant_weights_are_counted_over_all_workers_and_only_where_they_were_looked_for() -> None:
+    line = next(line for line in GPU_LINES if "tpw random weights" in line)
+    assert ENGINE.constant_weights(GPU_LINES) == 0
+    assert ENGINE.constant_weights([line.replace("; 0 constant", "; 2 constant"), line, line]) == 2
+    assert ENGINE.constant_weights([line for line in GPU_LINES if "tpw random weights" not in line]) is None
 
 
 def test_a_chosen_attention_backend_is_read_too() -> None:

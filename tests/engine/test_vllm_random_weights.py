@@ -5,6 +5,7 @@ vLLM 0.24.0's own model construction for Llama, Qwen3 MoE and gpt-oss in bf16, f
 """
 
 import ast
+import logging
 import math
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.engine.side import vllm_random_weights as weights
+from pipeline.engine.vllm import VllmEngine
 
 SOURCE = Path(weights.__file__)
 
@@ -97,13 +99,14 @@ def test_a_parameter_that_was_never_met_is_an_error_that_names_it() -> None:
 
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_seeds_are_fixed_distinct_and_fit_a_generator(first: str, second: str) -> None:
-    assert weights.seed_of(first) == weights.seed_of(first)
-    assert 0 <= weights.seed_of(first) < 2**63
-    assert first == second or weights.seed_of(first) != weights.seed_of(second)
+    assert weights.seed_of(first, 0) == weights.seed_of(first, 0)
+    assert 0 <= weights.seed_of(first, 0) < 2**63
+    assert first == second or weights.seed_of(first, 0) != weights.seed_of(second, 0)
+    assert weights.seed_of(first, 0) != weights.seed_of(first, 1)
 
 
 def test_seeds_do_not_change_between_versions() -> None:
-    assert weights.seed_of("model.norm.weight") == 2321493755628185058
+    assert weights.seed_of("model.norm.weight", 0) == 2321493755628185058
 
 
 @pytest.mark.parametrize(
@@ -147,4 +150,11 @@ def test_it_registers_in_the_main_process_and_in_spawned_ones_and_serves_in_the_
 
 def test_the_stored_description_names_what_was_drawn() -> None:
     assert f"sd {weights.SD:g}" in weights.WEIGHTS_INIT
-    assert f"seed {weights.SEED}" in weights.WEIGHTS_INIT
+    assert weights.WEIGHTS_INIT.format(3).endswith("seed 3")
+
+
+def test_the_log_line_is_one_that_is_read(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        weights.Filler(set(), 3).finish()
+    assert VllmEngine().constant_weights(caplog.messages) == 0
+    assert "seed 3" in VllmEngine().effective_config(caplog.messages)["random_weights"]

@@ -36,6 +36,7 @@ class Script:
         usage: Running usage in every chunk, the total in one last event, or none at all.
         surplus_tokens: Added to the last reported usage.
         num_silent_chunks: Chunks without text or usage that open the stream.
+        closes: Whether each answer ends its connection.
         hold: Whether each answer waits for `SseServer.release`.
         status: HTTP status; with any but 200, `error_body` is all there is.
     """
@@ -49,6 +50,7 @@ class Script:
     write: Literal["event", "byte", "all"] = "event"
     interval_s: float = 0.0
     hold: bool = False
+    closes: bool = False
     fault: Fault | None = None
     fault_after_chunks: int = 2
     status: int = 200
@@ -135,6 +137,7 @@ class SseServer:
         bodies: Every request body, in order of arrival.
         num_in_flight: Requests that have arrived and whose answer has neither ended nor been left by the client.
         max_in_flight: Most there were.
+        num_connections: Connections accepted.
     """
 
     def __init__(self, script: Script | None = None) -> None:
@@ -142,6 +145,7 @@ class SseServer:
         self.bodies: list[dict[str, Any]] = []
         self.num_in_flight = 0
         self.max_in_flight = 0
+        self.num_connections = 0
         self.url = ""
         self._loop = asyncio.new_event_loop()
         self._gate = asyncio.Semaphore(0)
@@ -190,6 +194,7 @@ class SseServer:
         return asyncio.StreamReaderProtocol(reader, accept)
 
     async def _serve(self, reader: Reader, writer: asyncio.StreamWriter) -> None:
+        self.num_connections += 1
         async with _closing(writer):
             while True:  # until the client leaves
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -224,7 +229,8 @@ class SseServer:
             writer.write(head.encode() + b"Content-Length: %d\r\n\r\n" % len(script.error_body) + script.error_body)
             await writer.drain()
             return "refused"
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n")
+        writer.write(b"Connection: close\r\n\r\n" if script.closes else b"\r\n")
         parts = list(events(script, body["max_tokens"]))
         if script.write == "all":
             parts = [b"".join(parts)]
@@ -243,4 +249,6 @@ class SseServer:
                 await asyncio.sleep(script.interval_s)
         writer.write(b"0\r\n\r\n")
         await writer.drain()
+        if script.closes:
+            raise ConnectionAbortedError
         return "done"

@@ -19,12 +19,30 @@ UINT = pynvml.NVML_VALUE_TYPE_UNSIGNED_INT
 ULONGLONG = pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
 
 
+Field = tuple[int, int]
+"""Id and scope."""
+
+INSTANT = (pynvml.NVML_FI_DEV_POWER_INSTANT, 0)
+AVERAGE = (pynvml.NVML_FI_DEV_POWER_AVERAGE, 0)
+MEMORY_POWER = (pynvml.NVML_FI_DEV_POWER_AVERAGE, pynvml.NVML_POWER_SCOPE_MEMORY)
+MEMORY_TEMPERATURE = (pynvml.NVML_FI_DEV_MEMORY_TEMP, 0)
+POWER_CAP = (pynvml.NVML_FI_DEV_PERF_POLICY_POWER, 0)
+SOFTWARE_THERMAL = (pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN, 0)
+HARDWARE_THERMAL = (pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN, 0)
+POWER_BRAKE = (pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN, 0)
+
+HELD_SINCE_BOOT_NS = {POWER_CAP: 7, SOFTWARE_THERMAL: 0, HARDWARE_THERMAL: 2**40, POWER_BRAKE: 11}
+"""Where the counters of held-back time stand when the fake is made."""
+
+
 @dataclass(eq=False, kw_only=True)
 class FakeGpu:
-    """One GPU: its power curve, and what is wrong with it.
+    """One GPU: its power curve, and what is wrong with it. None stands for a call that it does not support.
 
     `before_read` runs in the caller's thread before the energy counter answers: sleep or wait in it for latency.
-    `field_status` is the nvmlReturn of a field; `throttled_share` and `power_capped_share` are of all time.
+    `counter_gain` is what the energy counter shows for one joule. Power is renewed every `refresh_s` and stamped with
+    that moment (0: at every query), as `stamp` shows it; `field_status` is the nvmlReturn of a field. `held_share` is
+    the share of all time in which a reason held the clocks back. A memory power of 0 is answered, None is not.
     """
 
     uuid: str = "GPU-00000000-aaaa-bbbb-cccc-000000000000"
@@ -32,17 +50,24 @@ class FakeGpu:
     memory_bytes: int | None = 80 * 2**30
     used_bytes: int = 300 * 2**20
     power_w: Callable[[float], float] = lambda t_s: 300.0
+    memory_power_w: float | None = None
     tick_s: float = 0.1
+    counter_gain: float = 1.0
     energy_at_start_mj: int = 5_000_000
-    power_limit_w: float = 700.0
-    temperature_c: int = 45
-    sm_clock_mhz: int = 1980
-    throttled_share: float = 0.0
-    power_capped_share: float = 0.0
+    refresh_s: float = 0.0
+    stamp: Callable[[int], int] = lambda t_us: t_us
+    power_limit_w: float | None = 700.0
+    temperature_c: int | None = 45
+    memory_temperature_c: int | None = 52
+    sm_clock_mhz: int | None = 1980
+    memory_clock_mhz: int | None = 2619
+    busy_percent: int | None = 97
+    compute_pids: tuple[int, ...] | None = ()
+    held_share: dict[Field, float] = field(default_factory=dict)
     mig: bool | None = False
     has_energy: bool = True
     has_temperature_v: bool = True
-    field_status: dict[int, int] = field(default_factory=dict)
+    field_status: dict[Field, int] = field(default_factory=dict)
     lost_at_s: float = math.inf
     reset_at_s: float = math.inf
     before_read: Callable[[], None] = lambda: None
@@ -60,33 +85,41 @@ class FakeGpu:
         with self._lock:
             while len(self._ticks_mj) <= num_ticks:
                 middle_s = (len(self._ticks_mj) - 0.5) * self.tick_s
-                self._ticks_mj.append(self._ticks_mj[-1] + 1e3 * self.power_w(middle_s) * self.tick_s)
+                used_mj = 1e3 * self.counter_gain * self.power_w(middle_s) * self.tick_s
+                self._ticks_mj.append(self._ticks_mj[-1] + used_mj)
             return self._ticks_mj[num_ticks]
 
-    def fields(self, now_s: float) -> dict[int, tuple[int, int]]:
+    def renewed_s(self, now_s: float) -> float:
+        """When power was last renewed."""
+        return math.floor(now_s / self.refresh_s) * self.refresh_s if self.refresh_s else now_s
+
+    def fields(self, now_s: float) -> dict[Field, tuple[int, int]]:
         """Value type and value of every field that this GPU has."""
-        last_second = [self.power_w(max(0.0, now_s - ago / 10)) for ago in range(10)]
-        return {
-            pynvml.NVML_FI_DEV_POWER_INSTANT: (UINT, round(1e3 * self.power_w(now_s))),
-            pynvml.NVML_FI_DEV_POWER_AVERAGE: (UINT, round(1e3 * sum(last_second) / len(last_second))),
-            pynvml.NVML_FI_DEV_PERF_POLICY_POWER: (ULONGLONG, round(1e9 * self.power_capped_share * now_s)),
-            pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN: (
-                ULONGLONG,
-                round(1e9 * self.throttled_share * now_s),
-            ),
-            pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN: (ULONGLONG, 2**40),
-            pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN: (ULONGLONG, 11),
+        at_s = self.renewed_s(now_s)
+        last_second = [self.power_w(max(0.0, at_s - ago / 10)) for ago in range(10)]
+        fields = {
+            INSTANT: (UINT, round(1e3 * self.power_w(at_s))),
+            AVERAGE: (UINT, round(1e3 * sum(last_second) / len(last_second))),
         }
+        if self.memory_power_w is not None:
+            fields[MEMORY_POWER] = (UINT, round(1e3 * self.memory_power_w))
+        if self.memory_temperature_c is not None:
+            fields[MEMORY_TEMPERATURE] = (UINT, self.memory_temperature_c)
+        for reason, before_ns in HELD_SINCE_BOOT_NS.items():
+            fields[reason] = (ULONGLONG, before_ns + round(1e9 * self.held_share.get(reason, 0.0) * now_s))
+        return fields
 
 
 class FakeNvml:
-    """Stands in for the module. `init_error` is the code with which nvmlInit fails."""
+    """Stands in for the module. `init_error` is the code with which nvmlInit fails; `wall_step_s` moves its clock."""
 
     def __init__(self, *gpus: FakeGpu, init_error: int | None = None) -> None:
         self.gpus = gpus
         self.init_error = init_error
         self.init_count = 0
+        self.wall_step_s = 0.0
         self._start_ns = time.monotonic_ns()
+        self._start_us = time.time_ns() // 1000
 
     def now_s(self) -> float:
         """Seconds since this fake was made."""
@@ -150,17 +183,18 @@ class FakeNvml:
         return handle.counter_mj(self.now_s())
 
     def nvmlDeviceGetFieldValues(self, handle: FakeGpu, fieldIds: Sequence[int | tuple[int, int]]) -> Any:  # noqa: N803  # NVML's
-        now_s = self.now_s()
+        known = self._alive(handle).fields(now_s := self.now_s())
+        stamp_us = handle.stamp(self._start_us + round(1e6 * (handle.renewed_s(now_s) + self.wall_step_s)))
         values = (pynvml.c_nvmlFieldValue_t * len(fieldIds))()
-        known = self._alive(handle).fields(now_s)
         for value, asked in zip(values, fieldIds, strict=True):
-            value.fieldId, value.scopeId = asked if isinstance(asked, tuple) else (asked, 0)
-            value.timestamp = time.time_ns() // 1000
-            value.nvmlReturn = handle.field_status.get(value.fieldId, pynvml.NVML_SUCCESS)
-            if value.fieldId not in known:
+            key = asked if isinstance(asked, tuple) else (asked, 0)
+            value.fieldId, value.scopeId = key
+            value.timestamp = stamp_us
+            value.nvmlReturn = handle.field_status.get(key, pynvml.NVML_SUCCESS)
+            if key not in known:
                 value.nvmlReturn = pynvml.NVML_ERROR_INVALID_ARGUMENT
             elif value.nvmlReturn == pynvml.NVML_SUCCESS:
-                value.valueType, number = known[value.fieldId]
+                value.valueType, number = known[key]
                 setattr(value.value, "uiVal" if value.valueType == UINT else "ullVal", number)
         if all(value.nvmlReturn != pynvml.NVML_SUCCESS for value in values):
             raise pynvml.NVMLError(values[0].nvmlReturn)
@@ -169,16 +203,25 @@ class FakeNvml:
     def nvmlDeviceGetTemperatureV(self, handle: FakeGpu, sensor: int, version: int = pynvml.nvmlTemperature_v1) -> int:
         if not self._alive(handle).has_temperature_v:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
-        return handle.temperature_c
+        return int(_supported(handle.temperature_c))
 
     def nvmlDeviceGetTemperature(self, handle: FakeGpu, sensor: int) -> int:
-        return self._alive(handle).temperature_c
+        return int(_supported(self._alive(handle).temperature_c))
 
     def nvmlDeviceGetClockInfo(self, handle: FakeGpu, type: int) -> int:  # noqa: A002  # NVML's
-        return self._alive(handle).sm_clock_mhz
+        self._alive(handle)
+        clocks = {pynvml.NVML_CLOCK_SM: handle.sm_clock_mhz, pynvml.NVML_CLOCK_MEM: handle.memory_clock_mhz}
+        return int(_supported(clocks[type]))
+
+    def nvmlDeviceGetUtilizationRates(self, handle: FakeGpu) -> SimpleNamespace:
+        return SimpleNamespace(gpu=_supported(self._alive(handle).busy_percent), memory=50)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: FakeGpu) -> list[SimpleNamespace]:
+        pids = _supported(self._alive(handle).compute_pids)
+        return [SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in pids]
 
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: FakeGpu) -> int:
-        return round(1e3 * self._alive(handle).power_limit_w)
+        return round(1e3 * float(_supported(self._alive(handle).power_limit_w)))
 
     def _check_initialized(self) -> None:
         if self.init_count < 1:
@@ -195,3 +238,8 @@ def _supported(value: Any) -> Any:
     if value is None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
     return value
+
+
+def make_fake_nvml() -> FakeNvml:
+    """One GPU with everything at its default, made in whatever process calls this."""
+    return FakeNvml(FakeGpu(tick_s=0.03))

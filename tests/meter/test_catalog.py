@@ -118,3 +118,30 @@ def test_memory_that_an_engine_is_just_letting_go_of_is_waited_for(monkeypatch: 
     gpu = FakeGpu(uuid="GPU-1", used_bytes=40 * 2**30)
     monkeypatch.setattr("pipeline.meter.catalog.time.sleep", lambda _: setattr(gpu, "used_bytes", 0))
     assert open_meter(make_study(H100), 1, {}, nvml=FakeNvml(gpu)).info.devices == ("GPU-1",)
+
+
+def test_named_gpus_are_metered_in_use_and_unpinned() -> None:
+    nvml = FakeNvml(FakeGpu(uuid="GPU-1"), FakeGpu(uuid="GPU-2", used_bytes=40 * 2**30))
+    environ = {"CUDA_VISIBLE_DEVICES": "0"}
+    info = open_meter(make_study(H100), 1, environ, uuids=["1", "GPU-1"], nvml=nvml).info
+    assert (info.devices, info.pin) == (("GPU-2", "GPU-1"), {})
+
+
+@pytest.mark.parametrize(
+    ("hardware", "uuids", "message"),
+    [
+        (H100, ["0", "2"], r"this machine has NVIDIA GH200 480GB \(GPU 2\); use the hardware=.*, or gpus= to choose"),
+        (H100, ["9"], "gpus=9: '9' is no GPU of this machine"),
+        (H100, ["0", "GPU-1"], "gpus=0,GPU-1 names a GPU twice"),
+        (H100, [], "gpus= names no GPU"),
+        (CPU, ["0"], "gpus=0 names GPUs, hardware=cpu has none; leave one out"),
+    ],
+)
+def test_gpus_that_cannot_be_named_are_an_error(hardware: Hardware, uuids: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_meter(make_study(hardware), 1, {}, uuids=uuids, nvml=NVML)
+
+
+def test_naming_a_gpu_where_there_is_none_is_an_error() -> None:
+    with pytest.raises(MeterError, match=r"no GPU is visible here.*hardware=cpu"):
+        open_meter(make_study(H100), 1, {}, uuids=["0"], nvml=FakeNvml())

@@ -4,8 +4,17 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.meter.energy import common_window, cumulative_delta_s, energy_between, integrate_power_j
-from pipeline.meter.protocol import DeviceReading, EnergyTick, PowerSample
+from pipeline.meter.energy import (
+    common_window,
+    energy_between,
+    integrate_power_j,
+    largest_gap_s,
+    limit_range_w,
+    mean_power_w,
+    state_delta_s,
+    state_mean,
+)
+from pipeline.meter.protocol import DeviceReading, EnergyTick, PowerSample, StateSample
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -185,28 +194,121 @@ def test_power_at_the_edges_is_interpolated() -> None:
     assert integrate_power_j(ramp, S // 2, 5 * S // 2) == pytest.approx(50.0 * (2.5**2 - 0.5**2))
 
 
+def test_a_repeated_sample_left_out_changes_little() -> None:
+    """A 10 Hz sensor polled at 50 Hz, each value kept once, when it was first seen."""
+
+    def power_w(t_ns: int) -> float:
+        return 400.0 + 200.0 * math.sin(2 * math.pi * t_ns / (3 * S))
+
+    seen = [PowerSample(t_ns=n * 20 * MS, power_w=power_w(n // 5 * 100 * MS)) for n in range(1500)]
+    whole_j, kept_j = (integrate_power_j(samples, S, 28 * S) for samples in (seen, seen[::5]))
+    assert kept_j == pytest.approx(whole_j, rel=2e-3)
+
+
+@UNTIMED
+@given(origins_ns, gaps_ns, st.data(), shares, shares)
+def test_mean_power_is_the_integral_over_the_time(
+    origin_ns: int, gaps: list[int], data: st.DataObject, a: float, b: float
+) -> None:
+    t = times(origin_ns, gaps)
+    powers_w = data.draw(st.lists(watts, min_size=len(t), max_size=len(t)))
+    samples = [PowerSample(t_ns=at, power_w=w, memory_power_w=w / 2) for at, w in zip(t, powers_w, strict=True)]
+    t0, t1 = sorted((within(t, a), within(t, b)))
+    integral_j, mean_w = integrate_power_j(samples, t0, t1), mean_power_w(samples, "power_w", t0, t1)
+    if integral_j is None:
+        assert mean_w is None
+    else:
+        assert mean_w is not None
+        assert mean_w * (t1 - t0) / 1e9 == pytest.approx(integral_j)
+        assert min(powers_w) - 1e-6 <= mean_w <= max(powers_w) + 1e-6
+        assert mean_power_w(samples, "memory_power_w", t0, t1) == pytest.approx(mean_w / 2)
+    assert mean_power_w(samples, "power_average_w", t0, t1) is None
+
+
+@UNTIMED
+@given(st.lists(st.integers(0, 100), unique=True).map(sorted), st.integers(0, 100), st.integers(0, 100))
+def test_the_largest_gap_is_the_longest_walk_without_a_reading(times_ns: list[int], a: int, b: int) -> None:
+    t0, t1 = sorted((a, b))
+    inside = [t for t in times_ns if t0 <= t <= t1]
+    gap_s = largest_gap_s(times_ns, t0, t1)
+    if not inside:
+        assert gap_s is None
+        return
+    longest = run = 0
+    for t in range(t0, t1):
+        run = 1 if t in inside else run + 1
+        longest = max(longest, run)
+    assert gap_s == longest / 1e9
+
+
+def test_a_mean_is_over_what_was_answered_within_the_window() -> None:
+    celsius = [10.0, 50.0, None, 54.0, 99.0]
+    states = [StateSample(t_ns=n * S, temperature_c=c) for n, c in enumerate(celsius)]
+    assert state_mean(states, "temperature_c", S, 3 * S) == 52.0
+    assert state_mean(states, "temperature_c", 2 * S, 2 * S) is None
+    assert state_mean(states, "sm_clock_mhz", 0, 4 * S) is None
+    assert state_mean([], "gpu_busy", 0, S) is None
+
+
+def test_a_busy_share_of_0_is_a_mean_of_0() -> None:
+    assert state_mean([StateSample(t_ns=1, gpu_busy=0.0)], "gpu_busy", 0, 2) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("limits_w", "t0", "t1", "expected"),
+    [
+        ([700.0, 700.0, 700.0, 700.0], 0.5, 2.5, (700.0, 700.0)),
+        ([700.0, 400.0, 700.0, 700.0], 0.5, 2.5, (400.0, 700.0)),
+        ([700.0, 700.0, 700.0, 500.0], 0.5, 2.5, (500.0, 700.0)),  # after the last answer in the window
+        ([500.0, 700.0, 700.0, 700.0], 0.5, 2.5, (500.0, 700.0)),  # before the first
+        ([500.0, 700.0, 700.0, 500.0], 1.0, 2.0, (700.0, 700.0)),
+        ([700.0, None, 600.0, None], 0.5, 2.5, (600.0, 700.0)),
+        ([700.0, 600.0], 5.0, 6.0, (600.0, 600.0)),  # the device fell silent: the last that it said
+        ([None, None], 0.0, 1.0, None),
+        ([], 0.0, 1.0, None),
+    ],
+)
+def test_the_limits_of_a_window_are_those_that_enclose_it(
+    limits_w: list[float | None], t0: float, t1: float, expected: tuple[float, float] | None
+) -> None:
+    states = [StateSample(t_ns=n * S, power_limit_w=limit_w) for n, limit_w in enumerate(limits_w)]
+    assert limit_range_w(states, round(t0 * S), round(t1 * S)) == expected
+
+
+def held(*pairs: tuple[int, int | None]) -> list[StateSample]:
+    return [StateSample(t_ns=t_ns, brake_ns=brake_ns) for t_ns, brake_ns in pairs]
+
+
 @UNTIMED
 @given(origins_ns, gaps_ns, shares, shares, shares, st.integers(min_value=0, max_value=2**60))
 def test_time_held_back_grows_with_its_share_and_adds_up(
-    origin_ns: int, gaps: list[int], held: float, a: float, b: float, counter_ns: int
+    origin_ns: int, gaps: list[int], share: float, a: float, b: float, counter_ns: int
 ) -> None:
     t = times(origin_ns, gaps)
-    pairs = [(at, counter_ns + round(held * (at - t[0]))) for at in t]
+    counted_ns = [counter_ns + round(share * (at - t[0])) for at in t]
+    states = held(*zip(t, counted_ns, strict=True))
     t0, t1 = sorted((within(t, a), within(t, b)))
     assume(t[0] < t0 < t1 < t[-1])
-    delta_s = cumulative_delta_s(pairs, t0, t1)
-    assert delta_s == pytest.approx(held * (t1 - t0) / 1e9, abs=3e-9)
-    parts = [cumulative_delta_s(pairs, t[0], t0), delta_s, cumulative_delta_s(pairs, t1, t[-1])]
+    delta_s = state_delta_s(states, "brake_ns", t0, t1)
+    assert delta_s == pytest.approx(share * (t1 - t0) / 1e9, abs=3e-9)
+    parts = [state_delta_s(states, "brake_ns", t[0], t0), delta_s, state_delta_s(states, "brake_ns", t1, t[-1])]
     assert None not in parts
     assert sum(part for part in parts if part is not None) == pytest.approx(
-        (pairs[-1][1] - pairs[0][1]) / 1e9, abs=1e-9
+        (counted_ns[-1] - counted_ns[0]) / 1e9, abs=1e-9
     )
 
 
 def test_time_held_back_at_an_edge_is_not_lost() -> None:
-    pairs = [(0, 0), (S, 0), (2 * S, 300 * MS), (3 * S, 300 * MS)]
-    assert cumulative_delta_s(pairs, S + 1, 3 * S) == pytest.approx(0.3)
-    assert cumulative_delta_s(pairs, 0, S) == 0.0
+    states = held((0, 0), (S, 0), (2 * S, 300 * MS), (3 * S, 300 * MS))
+    assert state_delta_s(states, "brake_ns", S + 1, 3 * S) == pytest.approx(0.3)
+    assert state_delta_s(states, "brake_ns", 0, S) == 0.0
+
+
+def test_states_that_lack_the_counter_are_passed_over() -> None:
+    states = held((0, 0), (S, None), (2 * S, 300 * MS), (3 * S, None))
+    assert state_delta_s(states, "brake_ns", 0, 2 * S) == pytest.approx(0.3)
+    assert state_delta_s(states, "brake_ns", 0, 3 * S) is None
+    assert state_delta_s(states, "thermal_ns", 0, 2 * S) is None
 
 
 @pytest.mark.parametrize(
@@ -221,4 +323,4 @@ def test_time_held_back_at_an_edge_is_not_lost() -> None:
     ],
 )
 def test_time_held_back_without_cover_is_none(pairs: list[tuple[int, int]], t0: int, t1: int) -> None:
-    assert cumulative_delta_s(pairs, t0, t1) is None
+    assert state_delta_s(held(*pairs), "brake_ns", t0, t1) is None

@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
@@ -7,12 +8,18 @@ import pynvml
 import pytest
 
 from pipeline.errors import MeterError
-from pipeline.meter.energy import common_window, integrate_power_j
-from pipeline.meter.nvml import SAMPLES_PER_STATE, NvmlMeter, _evidence
+from pipeline.meter.energy import common_window, integrate_power_j, limit_range_w
+from pipeline.meter.nvml import NvmlMeter, _evidence
+from pipeline.meter.nvml_source import NvmlSource
 from pipeline.meter.protocol import DeviceReading
+from pipeline.meter.sampling import SampledMeter
 from pipeline.meter.visible_gpus import visible_gpus
-from pipeline.record import Boundary, Evidence, Reason
-from tests.meter.fake_nvml import FakeGpu, FakeNvml
+from pipeline.vocabulary import Boundary, Evidence, Reason
+from tests.meter.fake_nvml import (
+    FakeGpu,
+    FakeNvml,
+    make_fake_nvml,
+)
 from tests.meter.waiting import wait_until
 
 TICK_S = 0.03
@@ -40,42 +47,90 @@ def test_ticks_carry_exactly_what_the_counter_showed() -> None:
 def test_a_counter_that_does_not_move_gives_samples_and_no_tick() -> None:
     reading = run(FakeGpu(tick_s=NEVER_S), lambda reading: len(reading.samples) > 3)
     assert reading.ticks == []
-    assert reading.samples[1].power_w == 300.0
-    assert reading.samples[1].power_average_w == 300.0
+    assert {(sample.power_w, sample.power_average_w) for sample in reading.samples} == {(300.0, 300.0)}
 
 
-def test_state_is_read_with_every_tenth_sample() -> None:
-    gpu = FakeGpu(tick_s=TICK_S, throttled_share=0.5, power_capped_share=0.25)
-    reading = run(gpu, lambda reading: len(reading.throttle_ns) >= 2)
-    with_state = [i for i, sample in enumerate(reading.samples) if sample.temperature_c is not None]
-    assert with_state == list(range(0, len(reading.samples), SAMPLES_PER_STATE))
-    assert (reading.samples[0].temperature_c, reading.samples[0].sm_clock_mhz) == (45.0, 1980.0)
-    assert reading.power_limit_w == 700.0
-    (_, throttle0_ns), (_, throttle1_ns) = reading.throttle_ns[:2]
-    (_, cap0_ns), (_, cap1_ns) = reading.power_cap_ns[:2]
-    assert throttle1_ns - throttle0_ns == pytest.approx(2 * (cap1_ns - cap0_ns), abs=4)
-    assert throttle0_ns == pytest.approx(2 * cap0_ns + 2**40 + 11, abs=4)  # the three reasons are summed
-
-
-def test_the_older_temperature_call_is_used_where_the_newer_is_missing() -> None:
-    reading = run(FakeGpu(has_temperature_v=False), lambda reading: reading.samples)
-    assert reading.samples[0].temperature_c == 45.0
-
-
-@pytest.mark.parametrize("status", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_UNKNOWN])
-def test_a_power_field_with_an_error_status_is_none_and_never_0(status: int) -> None:
-    gpu = FakeGpu(tick_s=TICK_S, field_status={pynvml.NVML_FI_DEV_POWER_INSTANT: status})
-    reading = run(gpu, lambda reading: len(reading.ticks) >= 2)
-    assert {sample.power_w for sample in reading.samples} == {None}
-    assert {sample.power_average_w for sample in reading.samples} == {300.0}
+def test_a_limit_that_changes_while_it_runs_is_seen() -> None:
+    gpu = FakeGpu()
+    with NvmlMeter([gpu.uuid], FakeNvml(gpu)) as meter:
+        gpu.power_limit_w = 400.0
+        wait_until(lambda: meter.reading()[gpu.uuid].states[-1].power_limit_w == 400.0, "the new limit")
+        states = meter.reading()[gpu.uuid].states
+    assert limit_range_w(states, states[0].t_ns, states[-1].t_ns) == (400.0, 700.0)
 
 
 def test_a_gpu_without_any_field_still_gives_its_energy() -> None:
-    fields = FakeGpu().fields(0.0)
-    gpu = FakeGpu(tick_s=TICK_S, field_status=dict.fromkeys(fields, pynvml.NVML_ERROR_NOT_SUPPORTED))
-    reading = run(gpu, lambda reading: len(reading.ticks) >= 2)
-    assert {sample.power_w for sample in reading.samples} == {None}
-    assert (reading.throttle_ns, reading.power_cap_ns) == ([], [])
+    status = dict.fromkeys(FakeGpu().fields(0.0), pynvml.NVML_ERROR_NOT_SUPPORTED)
+    reading = run(FakeGpu(tick_s=TICK_S, field_status=status), lambda reading: len(reading.ticks) >= 2)
+    assert {(sample.power_w, sample.power_average_w) for sample in reading.samples} == {(None, None)}
+    assert {state.power_cap_ns for state in reading.states} == {None}
+
+
+def test_a_power_that_is_seen_again_is_kept_once() -> None:
+    reading = run(FakeGpu(refresh_s=0.1), lambda reading: len(reading.samples) >= 4)
+    stamps = [sample.field_t_us for sample in reading.samples if sample.field_t_us is not None]
+    assert len(stamps) >= 4
+    assert min(b - a for a, b in pairwise(stamps)) > 99_000
+
+
+@pytest.mark.parametrize("stamp", [lambda t_us: t_us, lambda t_us: 0], ids=["of the query", "none"])
+def test_power_stamped_by_the_query_or_not_at_all_is_all_kept(stamp: Callable[[int], int]) -> None:
+    gpu = FakeGpu(stamp=stamp)
+    reads = 0
+
+    def count() -> None:
+        nonlocal reads
+        reads += 1
+
+    gpu.before_read = count
+    reading = run(gpu, lambda reading: len(reading.samples) >= 5)
+    assert reads - 1 <= len(reading.samples) <= reads
+
+
+def test_a_frozen_stamp_is_one_sample_until_the_power_changes() -> None:
+    gpu = FakeGpu(tick_s=TICK_S, stamp=lambda t_us: 1)
+    with NvmlMeter([gpu.uuid], FakeNvml(gpu)) as meter:
+        wait_until(lambda: len(meter.reading()[gpu.uuid].ticks) > 3, "ticks")
+        assert [sample.power_w for sample in meter.reading()[gpu.uuid].samples] == [300.0]
+        gpu.power_w = lambda t_s: 400.0
+        wait_until(lambda: len(meter.reading()[gpu.uuid].samples) > 1, "the new power")
+        assert [sample.power_w for sample in meter.reading()[gpu.uuid].samples] == [300.0, 400.0]
+
+
+@pytest.mark.parametrize("step_s", [-7200.0, 7200.0])
+def test_a_step_of_the_wall_clock_changes_nothing(step_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(tick_s=TICK_S, refresh_s=0.03)
+    nvml = FakeNvml(gpu)
+    with NvmlMeter([gpu.uuid], nvml) as meter:
+        wait_until(lambda: len(meter.reading()[gpu.uuid].ticks) > 4, "ticks")
+        nvml.wall_step_s = step_s
+        now_s = time.time()
+        monkeypatch.setattr(time, "time", lambda: now_s + step_s)
+        before = meter.reading()[gpu.uuid]
+        wait_until(lambda: len(meter.reading()[gpu.uuid].ticks) > len(before.ticks) + 4, "more ticks")
+        reading = meter.reading()[gpu.uuid]
+    assert meter.faults() == ()
+    assert len(reading.samples) > len(before.samples) + 2
+    assert all(a.t_ns < b.t_ns for a, b in pairwise(reading.samples))
+    window = common_window({"": reading}, reading.ticks[0].t_ns, reading.ticks[-2].t_ns)
+    assert window is not None
+    assert integrate_power_j(reading.samples, window.t0_ns, window.t1_ns) == pytest.approx(
+        300.0 * (window.t1_ns - window.t0_ns) / 1e9
+    )
+
+
+def test_it_reads_in_a_process_of_its_own_as_in_this_one() -> None:
+    """As the real library is read; the stand-in is made by the child."""
+    gpu = FakeGpu()
+    info = NvmlMeter([gpu.uuid], FakeNvml(gpu)).info
+    with SampledMeter(info, NvmlSource((gpu.uuid,), make_fake_nvml), 0.02) as meter:
+        wait_until(lambda: len(meter.reading()[gpu.uuid].ticks) >= 5, "ticks")
+        reading = meter.reading()[gpu.uuid]
+    assert meter.faults() == ()
+    counts = [(tick.energy_j - gpu.energy_at_start_mj / 1e3) / (300.0 * 0.03) for tick in reading.ticks]
+    assert counts == pytest.approx([round(count) for count in counts], abs=1e-3)
+    assert {sample.power_w for sample in reading.samples} == {300.0}
+    assert reading.states[0].temperature_c == 45.0
 
 
 def test_after_a_counter_reset_there_are_samples_but_no_more_ticks() -> None:
@@ -184,8 +239,10 @@ def test_the_real_counter_and_the_real_power_agree() -> None:
         window = common_window({"": reading}, reading.ticks[0].t_ns, reading.ticks[-1].t_ns)
         assert window is not None
         integral_j = integrate_power_j(reading.samples, window.t0_ns, window.t1_ns)
-        print(f"counter {window.energy_j:.2f} J, integral {integral_j} J, {window.power_w:.1f} W, {reading.samples[0]}")
+        print(f"counter {window.energy_j:.2f} J, integral {integral_j} J, {window.power_w:.1f} W")
+        print(reading.samples[:12], reading.states[:2], sep="\n")
         assert integral_j is not None
         assert integral_j == pytest.approx(window.energy_j, rel=0.2)
-        assert reading.power_limit_w is not None
-        assert 0 < window.power_w < 1.2 * reading.power_limit_w
+        limits_w = limit_range_w(reading.states, window.t0_ns, window.t1_ns)
+        assert limits_w is not None
+        assert 0 < window.power_w < 1.2 * limits_w[1]

@@ -1,16 +1,14 @@
 import pytest
 
 from pipeline.errors import MeterError
-from pipeline.meter.protocol import DeviceReading, EnergyTick, MeterInfo, PowerSample
+from pipeline.meter.protocol import DeviceReading, EnergyTick, MeterInfo, PowerSample, StateSample
 from pipeline.meter.replay import ReplayMeter
-from pipeline.record import Boundary, Evidence, Reason
+from pipeline.vocabulary import Boundary, Evidence, Reason
 
 READING = DeviceReading(
     ticks=[EnergyTick(1, 10.0), EnergyTick(2, 11.0)],
     samples=[PowerSample(t_ns=1, power_w=300.0)],
-    throttle_ns=[(1, 5)],
-    power_cap_ns=[(1, 6)],
-    power_limit_w=700.0,
+    states=[StateSample(t_ns=1, power_limit_w=700.0, brake_ns=5)],
 )
 INFO = MeterInfo(
     name="nvml",
@@ -33,7 +31,8 @@ def test_what_happens_to_the_source_does_not_reach_it() -> None:
     source = DeviceReading(ticks=[EnergyTick(1, 1.0)])
     meter = ReplayMeter({"GPU-1": source, "GPU-2": READING}, INFO)
     source.ticks.append(EnergyTick(2, 2.0))
-    assert meter.reading()["GPU-1"].ticks == [EnergyTick(1, 1.0)]
+    source.states.append(StateSample(t_ns=2))
+    assert meter.reading()["GPU-1"] == DeviceReading(ticks=[EnergyTick(1, 1.0)])
 
 
 @pytest.mark.parametrize("readings", [{}, {"GPU-1": READING}, dict.fromkeys(("GPU-1", "GPU-2", "GPU-3"), READING)])

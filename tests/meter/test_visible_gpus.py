@@ -4,7 +4,7 @@ import pynvml
 import pytest
 
 from pipeline.errors import ConfigError, MeterError
-from pipeline.meter.visible_gpus import visible_gpus
+from pipeline.meter.visible_gpus import named_gpus, visible_gpus
 from tests.meter.fake_nvml import FakeGpu, FakeNvml
 
 UUIDS = ("GPU-8932f937-0001", "GPU-8932f937-0002", "GPU-77777777-0003")
@@ -71,6 +71,34 @@ def test_an_index_among_different_gpus_needs_the_bus_order() -> None:
     assert indices({"CUDA_VISIBLE_DEVICES": "GPU-2"}, mixed) == [1]
 
 
+@pytest.mark.parametrize(("names", "expected"), [(["2", "0"], [2, 0]), ([UUIDS[1]], [1]), (["GPU-777", " 1 "], [2, 1])])
+def test_gpus_can_be_named_whatever_is_visible(
+    names: list[str], expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [gpu.index for gpu in named_gpus(names, NVML)] == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["0", "7"], "gpus=0,7: '7' is no GPU of this machine; allowed: 0 .GPU-8932f937-0001"),
+        (["GPU-8932f937"], "gpus=GPU-8932f937: 'GPU-8932f937' is the beginning of several"),
+        (["1", UUIDS[1]], "gpus=1,GPU-8932f937-0002 names a GPU twice"),
+        ([""], "gpus=: '' is no GPU"),
+        ([], "gpus= names no GPU; allowed: 0"),
+    ],
+)
+def test_a_wrong_name_is_an_error(names: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        named_gpus(names, NVML)
+
+
+def test_a_mig_slice_cannot_be_named() -> None:
+    with pytest.raises(MeterError, match="gpus=MIG-1: energy is metered per board"):
+        named_gpus(["MIG-1"], NVML)
+
+
 def test_memory_that_the_board_does_not_report_is_none() -> None:
     (gpu,) = visible_gpus(FakeNvml(FakeGpu(memory_bytes=None)), {})
     assert gpu.memory_bytes is None
@@ -79,6 +107,7 @@ def test_memory_that_the_board_does_not_report_is_none() -> None:
 @pytest.mark.parametrize("code", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED])
 def test_a_machine_without_driver_has_no_gpus(code: int) -> None:
     assert visible_gpus(FakeNvml(init_error=code), {"CUDA_VISIBLE_DEVICES": "0"}) == ()
+    assert named_gpus(["0"], FakeNvml(init_error=code)) == ()
 
 
 def test_a_machine_without_the_python_package_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

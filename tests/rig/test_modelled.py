@@ -5,12 +5,13 @@ import pytest
 from pipeline.engine.openvino import OpenvinoEngine
 from pipeline.engine.trtllm import TrtllmEngine
 from pipeline.errors import ConfigError
-from pipeline.record import Boundary, Evidence, RowStatus, TrialStatus
 from pipeline.rig.modelled import ModelledRig
 from pipeline.rig.protocol import TrialError
 from pipeline.roofline.constants import CALIBRATION_ID
 from pipeline.roofline.predict import Prediction, predict
-from pipeline.study import EngineConfig, OperatingPoint
+from pipeline.study import EngineConfig
+from pipeline.vocabulary import Boundary, Evidence, RowStatus, TrialStatus
+from pipeline.workload import OperatingPoint
 from tests.builders import MODELLED, make_study
 
 STUDY = make_study(*MODELLED)
@@ -21,7 +22,7 @@ POINT = OperatingPoint(concurrency=16)
 def test_a_row_is_the_prediction_and_says_that_it_is_one() -> None:
     phases: list[str] = []
     with ModelledRig(STUDY, TrtllmEngine()).start(CONFIG, "t1", phases.append) as session:
-        row = session.measure(POINT, phases.append)
+        (row,) = session.measure(POINT, phases.append)
     expected = predict(STUDY.model, STUDY.hardware, STUDY.workload, CONFIG, POINT)
     assert isinstance(expected, Prediction)
     assert row.output_tokens_per_joule == expected.output_tokens_per_joule
@@ -38,7 +39,7 @@ def test_a_row_is_the_prediction_and_says_that_it_is_one() -> None:
 
 def test_nothing_that_only_a_measurement_gives_is_filled_in() -> None:
     with ModelledRig(STUDY, TrtllmEngine()).start(CONFIG, "t1", lambda _: None) as session:
-        row = session.measure(POINT, lambda _: None)
+        (row,) = session.measure(POINT, lambda _: None)
         assert session.start.evidence is Evidence.MODELLED
         assert (session.start.start_s, session.start.start_energy_j, session.start.engine_version) == (None, None, None)
     for name in ("window_s", "warmup_s", "output_tokens", "num_completed", "gpu_energy_j", "cpu_energy_j", "occupancy",

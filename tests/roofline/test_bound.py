@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.roofline.bound import max_output_tokens_per_s
-from pipeline.study import OperatingPoint
+from pipeline.workload import OperatingPoint
 from tests.roofline import facts
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError
 from pipeline.roofline.bound import max_output_tokens_per_s
 from pipeline.roofline.predict import Prediction, predict
-from pipeline.study import Batching, EngineConfig, Hardware, Model, OperatingPoint, Workload
+from pipeline.study import Batching, EngineConfig, Hardware, Model
+from pipeline.workload import OperatingPoint, Workload
 from tests.roofline import facts
 
 Case = tuple[Model, Hardware, Workload, EngineConfig, int]

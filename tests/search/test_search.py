@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 import pytest
 from optuna.trial import TrialState
 
-from pipeline.record import Row, Trial, TrialStatus
+from pipeline.record import Row, Trial
 from pipeline.score import usable
 from pipeline.search.search import CONSTRAINT, Proposal, Search
 from pipeline.space import build_space, engine_default
 from pipeline.study import EngineConfig, Study, canonical_json
+from pipeline.vocabulary import TrialStatus
 from tests.builders import INVALID, MODELLED, make_row, make_slo, make_study, make_trial, with_axes, with_search
 
 Objective = Callable[[EngineConfig], float | None]

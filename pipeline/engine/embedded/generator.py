@@ -8,7 +8,8 @@ Messages are lines of JSON. First one line out: {"ready": settings} or {"failed"
     {"cancel": id}
 and out:
     {"id", "prompt_tokens"} when accepted, {"id", "refused": why} when not
-    {"tokens": [[id, text, number of tokens, finish reason or null], ...]} after each step
+    {"tokens": [[id, text, number of tokens, finish reason or null], ...], "scheduled": requests in the step,
+     "kv_cache_use": share of the KV cache in use, 0 to 1} after each step
 """
 
 import argparse
@@ -254,7 +255,9 @@ def run(channel: Channel, generator: Generator) -> None:
             else:
                 channel.send(generator.add(message))
         if generator.busy and (results := generator.step()):
-            channel.send({"tokens": results})
+            metrics = generator.pipeline.get_metrics()  # of the step; 4 us
+            use = metrics.cache_usage / 100
+            channel.send({"tokens": results, "scheduled": metrics.scheduled_requests, "kv_cache_use": use})
 
 
 def main() -> None:

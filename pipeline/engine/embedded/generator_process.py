@@ -70,19 +70,27 @@ class GeneratorProcess:
     Attributes:
         settings: What it reports it resolved.
         generation_tokens: Output tokens it has made, those of cancelled requests included.
+        kv_cache_use: Share of the KV cache in use at its last step, 0 to 1.
     """
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {}
         self.generation_tokens = 0
+        self.kv_cache_use = 0.0
+        self._scheduled = 0
         self._numbers = itertools.count()
         self._running: dict[int, Generation] = {}
         self._process: asyncio.subprocess.Process | None = None
 
     @property
     def num_running(self) -> int:
-        """Requests being served."""
-        return len(self._running)
+        """Requests in its last step, unless they have ended since."""
+        return min(self._scheduled, len(self._running))
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that were not in its last step; one that runs may be left out of a step that has no room for it."""
+        return len(self._running) - self.num_running
 
     async def start(self, model: str, scheduler: dict[str, Any], plugin: dict[str, Any]) -> None:
         """Start the child and wait until the model is loaded.
@@ -120,6 +128,8 @@ class GeneratorProcess:
         return ending
 
     def _hand_out(self, message: dict[str, Any]) -> None:
+        self._scheduled = message.get("scheduled", self._scheduled)
+        self.kv_cache_use = message.get("kv_cache_use", self.kv_cache_use)
         for number, text, num_tokens, finish_reason in message.get("tokens", ()):
             self.generation_tokens += num_tokens
             generation = self._running.get(number)

@@ -93,10 +93,15 @@ class Api:
         return web.json_response({"object": "list", "data": [model]})
 
     async def metrics(self, _: web.Request) -> web.Response:
-        """Counters in Prometheus' text format."""
-        lines = ["# TYPE num_requests_running gauge", f"num_requests_running {self._engine.num_running}"]
-        lines += ["# TYPE generation_tokens_total counter", f"generation_tokens_total {self._engine.generation_tokens}"]
-        return web.Response(text="\n".join(lines) + "\n")
+        """Counters in Prometheus' text format, as of the last step; the generator is not asked."""
+        engine = self._engine
+        metrics = {
+            "tpw_generation_tokens_total counter": engine.generation_tokens,
+            "tpw_num_requests_running gauge": engine.num_running,
+            "tpw_num_requests_waiting gauge": engine.num_waiting,
+            "tpw_kv_cache_usage_ratio gauge": engine.kv_cache_use,
+        }
+        return web.Response(text="".join(f"# TYPE {kind}\n{kind.split()[0]} {metrics[kind]}\n" for kind in metrics))
 
     async def completions(self, http: web.Request) -> web.StreamResponse:
         """POST /v1/completions."""

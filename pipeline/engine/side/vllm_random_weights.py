@@ -24,7 +24,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,10 +31,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
-SEED = 0
 SD = 0.02
-WEIGHTS_INIT = f"tpw_random/1: sd {SD:g}, normal floats, uniform MXFP4 nibbles, seed {SEED}"
-"""Stored with every row measured on such weights; the number changes whenever the draws do."""
+WEIGHTS_INIT = f"tpw_random/1: sd {SD:g}, normal floats, uniform MXFP4 nibbles, seed {{}}"
+"""With its seed, stored with every row measured on such weights; the number changes whenever the draws do."""
 
 E8M0_CODES = (119,) * 9 + (120,) * 6 + (121,)
 """Equally likely scale bytes (e is 2^(e - 127), OCP Microscaling v1.0); with uniform nibbles SD is met within 0.1 %."""
@@ -124,9 +122,9 @@ def draw_for(name: str, dtype: str, *, is_norm: bool) -> Draw | None:
     return NORM_WEIGHT if draw is WEIGHT and is_norm and parameter == "weight" else draw
 
 
-def seed_of(name: str) -> int:
-    """Seed of the parameter with this full name, below 2**63."""
-    return int.from_bytes(hashlib.sha256(f"{SEED}:{name}".encode()).digest()[:8], "big") >> 1
+def seed_of(name: str, seed: int) -> int:
+    """Seed of the parameter with this full name, below 2**63, under the seed of the model."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big") >> 1
 
 
 def chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -206,13 +204,14 @@ class Filler:
 
     Attributes:
         pending: Full names of the parameters not met yet. A shared one has one name, that of its first owner.
+        seed: Seed of the model: `{"seed": 1}` in vLLM's --model-loader-extra-config.
     """
 
     pending: set[str]
+    seed: int = 0
     num_tensors: int = 0
     num_bytes: int = 0
     sd_ratios: list[float] = field(default_factory=list)
-    began_s: float = field(default_factory=time.monotonic)
 
     def fill_layer(self, name: str, layer: torch.nn.Module, new_generator: Any) -> None:
         """Fill a layer's own pending parameters, not its children's.
@@ -236,7 +235,7 @@ class Filler:
             draw = draw_for(full, str(parameter.dtype).removeprefix("torch."), is_norm=is_norm)
             if draw is None or parameter.numel() == 0:
                 continue
-            generator = new_generator(device=parameter.device).manual_seed(seed_of(full))
+            generator = new_generator(device=parameter.device).manual_seed(seed_of(full, self.seed))
             for chunk in chunks(weights_in(layer, leaf, parameter.data)):
                 fill_chunk(chunk, draw, generator)
                 ratio = check_chunk(full, chunk, draw)
@@ -254,8 +253,8 @@ class Filler:
             raise RandomWeightsError(f"{len(self.pending)} parameters were not filled, e.g. {min(self.pending)}")
         low, high = min(self.sd_ratios, default=math.nan), max(self.sd_ratios, default=math.nan)
         _LOG.info(
-            "tpw random weights: %d tensors, %.2f GiB, %s; none constant, std %.4f to %.4f of intended; %.1f s",
-            self.num_tensors, self.num_bytes / 2**30, WEIGHTS_INIT, low, high, time.monotonic() - self.began_s,
+            "tpw random weights: %d tensors, %.2f GiB, %s; 0 constant, std %.4f to %.4f of intended",
+            self.num_tensors, self.num_bytes / 2**30, WEIGHTS_INIT.format(self.seed), low, high,
         )  # fmt: skip
 
 
@@ -278,7 +277,8 @@ if __name__ in {"__main__", "__mp_main__"}:
             A layer that is quantised as it loads has no memory yet: it gets some, is filled in 16 bits and quantised
             at once, so that only one layer at a time exists in 16 bits.
             """
-            filler = Filler({name for name, _ in model.named_parameters()})
+            seed = self.load_config.model_loader_extra_config.get("seed", 0)
+            filler = Filler({name for name, _ in model.named_parameters()}, seed)
             for name, layer in model.named_modules():
                 info = get_layerwise_info(layer)
                 quantised_on_load = info.can_load()

@@ -1,0 +1,81 @@
+"""What the commands that measure share: limits, signals, a display, and what to print when it is over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import typer
+
+from pipeline.cli.display import LiveDisplay, PlainDisplay
+from pipeline.cli.show import print_results
+from pipeline.cli.terminal import terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.cli.host import Prepared
+    from pipeline.rig.protocol import Rig
+    from pipeline.store import Store
+    from pipeline.study import Study
+    from pipeline.sweep import SweepProgress
+
+
+class Run(Protocol):
+    """Measures a study: `sweep`, or `repeat` of one config."""
+
+    def __call__(self, study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None:
+        """Measure and store."""
+        ...
+
+
+def run_study(prepared: Prepared, run: Run, num_trials: int, *, is_named_after_gpu: bool = False) -> Study:
+    """Measure a prepared study under a display, and print its results; returns it under the name it got.
+
+    Args:
+        prepared: The study and what was decided for it.
+        run: What measures it.
+        num_trials: Engine starts to expect, for the display.
+        is_named_after_gpu: Whether a study without a name of its own gets that of its first GPU.
+
+    Raises:
+        Exit: With status 130 after Ctrl-C.
+    """
+    import resource
+    import signal
+
+    from pipeline.repeat import on_gpu
+    from pipeline.rig.catalog import open_rig
+    from pipeline.store import Store
+
+    console, study = terminal(), prepared.study
+    store = Store(Path(study.results_dir))
+    store.check_writable(study.id)
+    rig = open_rig(study)
+    if is_named_after_gpu and not any(text.startswith("study=") for text in prepared.overrides):
+        study = on_gpu(study, rig.first_gpu)
+    _announce(console, prepared, study, num_trials, rig.describe())
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))  # each request in flight is an open file
+    # A polite kill ends like Ctrl-C: rows kept, engine stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    display = (LiveDisplay if console.is_terminal else PlainDisplay)(console, num_trials, store.trials(study.id))
+    try:
+        with display:
+            run(study, rig, store, display)
+    except KeyboardInterrupt:
+        print_results(console, study, store)
+        console.print(f"\nstopped; {len(store.rows(study.id))} rows are kept. The same command resumes.")
+        raise typer.Exit(130) from None
+    print_results(console, study, store)
+    return study
+
+
+def _announce(console: Console, prepared: Prepared, study: Study, num_trials: int, lines: list[str]) -> None:
+    """Say what was decided and what will be measured."""
+    for note in prepared.notes:
+        console.print(note, style="bold yellow" if study.rig == "modelled" else "yellow", soft_wrap=True)
+    loads = ", ".join(map(str, study.workload.ladder))
+    console.print(f"study {study.id}: {num_trials} trials at most, loads {loads}", soft_wrap=True)
+    for line in lines:
+        console.print(line, soft_wrap=True)

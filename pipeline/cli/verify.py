@@ -1,0 +1,90 @@
+"""`tpw verify`: recompute stored rows from their evidence, and fail loudly where they differ."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.terminal import terminal
+from pipeline.compose import nearest
+from pipeline.errors import ConfigError, StoreError
+from pipeline.record import Row
+from pipeline.store import Store
+from pipeline.study import Study
+
+
+def verify(
+    which: Annotated[
+        list[str] | None, typer.Argument(help="row ids (or beginnings), or study ids; all if none")
+    ] = None,
+    results_dir: Annotated[Path, typer.Option("--results", help="results folder")] = Path("results"),
+) -> None:
+    """Recompute rows from their traces.
+
+    Raises:
+        ConfigError: If there is no such row or study, or nothing to recompute.
+        Exit: With status 1 if a row does not follow from its evidence.
+    """
+    from pipeline.resume import stored_study
+    from pipeline.rig.verify import verify as recompute
+    from pipeline.trace_file import from_table
+
+    store, console = Store(results_dir), terminal()
+    studies: dict[str, Study] = {}
+    num_bad, num_modelled = 0, 0
+    rows = find_rows(store, which or ())
+    for row in rows:
+        if row.trace_file is None:
+            num_modelled += 1
+            continue
+        name = f"row {row.row_id} ({row.study_id}, load {row.load_text})"
+        try:
+            trace = from_table(store.read_trace(row))
+            if trace.context is None and row.study_id not in studies:
+                studies[row.study_id] = stored_study(store, row.study_id)
+        except StoreError as error:
+            num_bad += 1
+            console.print(f"{name}: {error}", style="bold red", soft_wrap=True)
+            continue
+        found = recompute(row, trace, studies.get(row.study_id))
+        for difference in found.differences:
+            console.print(
+                f"{name}: {difference.column} is stored as {difference.stored}, its evidence gives "
+                f"{difference.recomputed}", style="bold red", soft_wrap=True,
+            )  # fmt: skip
+        num_bad += bool(found.differences)
+        if not found.differences:
+            left = f", {len(found.not_compared)} not compared" if found.not_compared else ""
+            console.print(f"{name}: {found.num_equal} columns follow from its evidence{left}", soft_wrap=True)
+            if row.method == 1 and len(rows) == 1:
+                console.print(f"  not compared, as method 1 had other formulae or did not record: "
+                              f"{', '.join(found.not_compared)}", soft_wrap=True)  # fmt: skip
+    num_good = len(rows) - num_bad - num_modelled
+    console.print(f"{num_good} rows follow from their evidence, {num_bad} do not"
+                  f"{f', {num_modelled} are modelled and have none' if num_modelled else ''}")  # fmt: skip
+    if num_bad or not num_good:
+        raise typer.Exit(1)
+
+
+def find_rows(store: Store, which: Sequence[str]) -> list[Row]:
+    """The rows that are meant.
+
+    Raises:
+        ConfigError: If one of the words is no row and no study.
+    """
+    studies = store.studies()
+    if not studies:
+        raise ConfigError(f"--results={store.results_dir}: holds no study; name another folder")
+    every = [row for study in studies for row in store.rows(study)]
+    if not which:
+        return every
+    found: list[Row] = []
+    for word in which:
+        matches = [row for row in every if row.study_id == word] or [r for r in every if r.row_id.startswith(word)]
+        if not matches:
+            raise ConfigError(f"{word!r}: no row and no study{nearest(word, studies)}; studies: {', '.join(studies)}")
+        if len(matches) > 1 and matches[0].study_id != word:
+            raise ConfigError(f"{word!r}: is the beginning of {len(matches)} row ids; write more of it")
+        found += matches
+    return found

@@ -1,0 +1,57 @@
+"""The adapter of a server that someone else started: the config is what its user declares, and nothing is rendered."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline.engine.counters import read_any_counters
+from pipeline.engine.observed import CounterSample
+from pipeline.engine.protocol import Availability, Rendered
+from pipeline.study import EngineConfig, Study
+from pipeline.vocabulary import TrialStatus
+
+WEIGHTS_INIT = "random by the word of whoever runs the server"
+
+
+class AttachedEngine:
+    """Satisfies the Engine protocol."""
+
+    name = "attached"
+    knobs: frozenset[str] = frozenset()
+    compile_line: re.Pattern[str] | None = None
+
+    def availability(self, study: Study) -> Availability:  # noqa: ARG002  # asked of the server itself
+        """There is nothing to install; the server tells its version."""
+        return Availability()
+
+    def render(self, config: EngineConfig, study: Study) -> Rendered:  # noqa: ARG002  # nothing follows from it
+        """Nothing is started, so any config will do."""
+        return Rendered(weights_init=WEIGHTS_INIT if study.weights == "random" else None)
+
+    def places(self, config: EngineConfig, study: Study) -> dict[str, str]:  # noqa: ARG002  # nothing is started
+        """Nothing is looked for."""
+        return {}
+
+    def ready_request(self, study: Study) -> dict[str, object]:
+        """Two tokens after eight: a prefill and a decode step."""
+        return {"model": study.model.name, "prompt": list(range(8)), "max_tokens": 2, "ignore_eos": True}
+
+    def failure(self, log_lines: Sequence[str]) -> TrialStatus:  # noqa: ARG002  # there is no log
+        """Why it died is not ours to know."""
+        return TrialStatus.START_FAILED
+
+    def effective_config(self, log_lines: Sequence[str]) -> dict[str, str]:  # noqa: ARG002  # there is no log
+        """Nothing: its log is not ours."""
+        return {}
+
+    def kernel_caches(self, environ: Mapping[str, str]) -> tuple[Path, ...]:  # noqa: ARG002  # its environment is not ours
+        """None that we know."""
+        return ()
+
+    def counters(self, url: str) -> CounterSample | None:
+        """Those of whatever engine it is."""
+        return read_any_counters(url)
+
+    def constant_weights(self, log_lines: Sequence[str]) -> int | None:  # noqa: ARG002  # there is no log
+        """Unknown."""
+        return None
