@@ -16,7 +16,8 @@ from pipeline.vocabulary import Boundary, Evidence
 SAMPLE_PERIOD_S = 0.02
 """A tick is seen 20 ms late at most. Measured on an H100 80GB HBM3: the counter moves every 100 ms, five times as long,
 so 85 % of ticks are seen 99-101 ms apart (at 40 ms they would be seen 80 and 120 ms apart). A read keeps a core busy
-for 4.1 ms, so the meter takes 0.23 cores per GPU. The idle GPU draws 72.1 W whether it is read every 10 ms or every 900."""
+for 4.1 ms, so the meter takes 0.23 cores per GPU. The idle GPU draws 72.1 W whether it is read every 10 ms or every
+900."""
 
 
 class NvmlMeter(SampledMeter):
