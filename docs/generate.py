@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.cli.repeatability import LEVELS, case_results, percent, weights_results
 from pipeline.cli.table import label, number, seconds, shared_text
 from pipeline.columns import markdown_table
+from pipeline.compose import compose_conf, groups
 from pipeline.record import Row, Trial
 from pipeline.resume import stored_study
 from pipeline.score import usable
@@ -37,7 +38,12 @@ def generated() -> dict[Path, str]:
         "# Columns\n\nGenerated from `pipeline/record.py` by `make docs`. Absent is null, never 0.\n\n"
         f"## Row\n\n{markdown_table(Row)}\n\n## Trial\n\n{markdown_table(Trial)}\n"
     )
-    measurement = {"repeatability": repeatability_block(), "weights": weights_block(), "drift": drift_block()}
+    measurement = {
+        "plans": plans_block(),
+        "repeatability": repeatability_block(),
+        "weights": weights_block(),
+        "drift": drift_block(),
+    }
     return {
         REPO / "README.md": filled("README.md", {"results": results_block(), "reference": reference_block()}),
         REPO / "docs" / "measurement.md": filled("docs/measurement.md", measurement),
@@ -62,6 +68,27 @@ def table(lines: Sequence[Sequence[str]], num_left: int = 1) -> str:
     """A Markdown table; the first line is its head, the first columns are aligned left."""
     rule = ["---" if n < num_left else "---:" for n in range(len(lines[0]))]
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def plans_block() -> str:
+    """Every measuring plan of conf/plan, shortest first."""
+    head = ["plan", "gates", "warm-up, s", "window, s", "blocks, s", "doubled if ±95 % exceeds", "settles to, °C in 30 s",
+            "windows x starts"]  # fmt: skip
+    plans = [compose_conf([f"plan={name}"])["plan"] for name in groups()["plan"]]
+    lines = [
+        [
+            f"`{plan['name']}`",
+            plan["gates"],
+            f"{plan['warmup_s']:g} to {plan['warmup_max_s']:g}",
+            f"{plan['window_s']:g} to {plan['window_max_s']:g}",
+            f"{plan['block_s']:g}",
+            percent(plan["max_rel_ci95"]),
+            number(plan["max_temperature_change_c"]),
+            f"{plan['windows']} x {plan['starts']}",
+        ]
+        for plan in sorted(plans, key=lambda plan: float(plan["window_s"]))
+    ]
+    return table([head, *lines], num_left=2)
 
 
 def repeatability_block() -> str:
