@@ -72,8 +72,10 @@ def table(lines: Sequence[Sequence[str]], num_left: int = 1) -> str:
 
 def plans_block() -> str:
     """Every measuring plan of conf/plan, shortest first."""
-    head = ["plan", "gates", "warm-up, s", "window, s", "blocks, s", "doubled if ±95 % exceeds", "settles to, °C in 30 s",
-            "windows x starts"]  # fmt: skip
+    head = [
+        *("plan", "gates", "warm-up, s", "window, s", "blocks, s"),
+        *("doubled if ±95 % exceeds", "settles, °C in 30 s", "windows x starts"),
+    ]
     plans = [compose_conf([f"plan={name}"])["plan"] for name in groups()["plan"]]
     lines = [
         [

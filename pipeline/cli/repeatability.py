@@ -89,7 +89,6 @@ def _identity(rows: Sequence[Row], response: Response) -> dict[str, Any]:
 
 def _case_result(rows: Sequence[Row], response: Response) -> dict[str, Any]:
     found = repeatability(rows, response)
-    sd = found.spread.start.sd
     return {
         **_identity(rows, response),
         "case_id": rows[0].case_id,
@@ -99,7 +98,7 @@ def _case_result(rows: Sequence[Row], response: Response) -> dict[str, Any]:
         "half_width_median": found.half_width_median,
         "half_width_max": found.half_width_max,
         "is_half_width_reached": None if found.half_width_max is None else found.half_width_max <= MAX_HALF_WIDTH,
-        "is_start_sd_reached": None if sd is None else sd <= MAX_START_SD,
+        "is_start_sd_reached": _is_reached(found.spread.start),
         "detectable": {str(count): found.detectable(count) for count in NUM_STARTS},
         "limits": _limits(found),
     }
@@ -154,8 +153,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
         f"{percent(result['half_width_max'])} (widest); goal {percent(MAX_HALF_WIDTH)}: "
         f"{_reached(result['is_half_width_reached'])}",
         f"between starts: SD {percent(start.sd)}, upper bound {percent(start.upper)}; goal {percent(MAX_START_SD)}: "
-        f"{_reached(result['is_start_sd_reached'])}"
-        + ("" if start.upper is None or start.upper <= MAX_START_SD else ", upper bound above it"),
+        f"{_reached(result['is_start_sd_reached'])}",
         f"smallest difference between two configs that shows (5 %, power 80 %): {', '.join(told) or 'unknown'}",
         *(f"limit: {text}" for text in result["limits"]),
     ]
@@ -181,5 +179,12 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{number(100 * value, 2 if value < 0.1 else 3)} %"
 
 
+def _is_reached(start: Component) -> bool | None:
+    """Whether starts agree as they should: yes by the upper bound, no by the estimate, else not known."""
+    if start.sd is None or start.upper is None:
+        return None
+    return False if start.sd > MAX_START_SD else True if start.upper <= MAX_START_SD else None
+
+
 def _reached(is_reached: bool | None) -> str:
-    return {None: "unknown", True: "reached", False: "not reached"}[is_reached]
+    return {None: "not decided", True: "reached", False: "not reached"}[is_reached]

@@ -44,9 +44,9 @@ def test_a_case_is_named_and_every_component_has_its_line() -> None:
 def test_goals_are_stated_as_reached_or_not() -> None:
     assert "goal 1 %: reached" in printed(rows_of(1, 4, 2))
     assert "goal 1 %: not reached" in printed(rows_of(1, 4, 2, output_tokens_per_joule_rel_ci95=0.02))
-    assert "goal 1 %: unknown" in printed(rows_of(1, 4, 2, output_tokens_per_joule_rel_ci95=None))
+    assert "goal 1 %: not decided" in printed(rows_of(1, 4, 2, output_tokens_per_joule_rel_ci95=None))
     assert "goal 1.5 %: reached" in printed(rows_of(1, 4, 2))
-    assert "goal 1.5 %: unknown" in printed(rows_of(3, 1, 2))
+    assert "goal 1.5 %: not decided" in printed(rows_of(3, 1, 2))
 
 
 def test_what_limits_it_is_said() -> None:
@@ -88,3 +88,11 @@ def test_rows_that_say_nothing_are_said_to() -> None:
     assert "no valid row yet" in printed([])
     assert "no valid row yet" in printed([make_row(status=RowStatus.INVALID)])
     assert case_results([make_row(output_tokens_per_joule=None)]) == []
+
+
+def test_starts_agree_only_where_the_upper_bound_says_so() -> None:
+    few, many = (case_results(rows_of(1, starts, 2))[0] for starts in (2, 12))
+    assert few["start"]["sd"] <= 0.015 < few["start"]["upper"]
+    assert few["is_start_sd_reached"] is None
+    assert many["start"]["upper"] <= 0.015
+    assert many["is_start_sd_reached"] is True
