@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.compose import compose_conf, groups, nearest
+from pipeline.compose import compose_conf, conf_dir, groups, nearest
 from pipeline.errors import ConfigError
 from pipeline.lengths import read_lengths
 from pipeline.study import EngineConfig, Plan, Scalar, Study, content_hash
@@ -59,7 +59,7 @@ def named(plan: Plan) -> Plan:
     """
     if plan.name not in groups()["plan"]:
         return plan
-    own = _validate(Plan, compose_conf([f"plan={plan.name}"])["plan"], "")
+    own = _validate(Plan, yaml.safe_load((conf_dir() / "plan" / f"{plan.name}.yaml").read_text("utf-8")), "")
     as_is = dataclasses.replace(plan, windows=own.windows, starts=own.starts)
     return (
         plan

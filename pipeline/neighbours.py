@@ -7,10 +7,11 @@ of each 100 ms (arXiv 2312.02741), and a load that beats with it would stand out
 
 import math
 import statistics
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
+from pipeline.grouping import grouped
 from pipeline.record import Row
 from pipeline.vocabulary import Reason, RowStatus
 
@@ -41,7 +42,7 @@ def cross_row_warnings(rows: Sequence[Row]) -> dict[str, tuple[Reason, ...]]:
 def temperature_apart(rows: Iterable[Row]) -> frozenset[str]:
     """Ids of rows whose GPUs were more than 3 degrees from the median of the study's valid rows at the same load."""
     apart = set()
-    for group in _grouped(rows, lambda row: (row.study_id, row.concurrency, row.request_rate_per_s)).values():
+    for group in grouped(rows, lambda row: (row.study_id, row.concurrency, row.request_rate_per_s)).values():
         known = [(row, t) for row in group if (t := row.gpu_temperature_mean_c) is not None]
         valid = [t for row, t in known if row.status is RowStatus.OK]
         if valid:
@@ -56,8 +57,8 @@ def aliasing_cleared(rows: Iterable[Row]) -> frozenset[str]:
     Both must be there, valid, and not at risk themselves; several windows at one load count by their geometric mean.
     """
     cleared: set[str] = set()
-    for trial in _grouped(rows, lambda row: row.trial_id).values():
-        loads = sorted(_grouped(trial, lambda row: row.load).items())
+    for trial in grouped(rows, lambda row: row.trial_id).values():
+        loads = sorted(grouped(trial, lambda row: row.load).items())
         for (below, lower), (load, middle), (above, upper) in _triples(loads):
             ends = _log_power(lower), _log_power(upper)
             if ends[0] is None or ends[1] is None:
@@ -85,10 +86,3 @@ def _log_power(rows: Sequence[Row]) -> float | None:
     if not valid or any(Reason.ALIASING_RISK in row.warnings for row in rows):
         return None
     return statistics.fmean(math.log(row.power_w) for row in valid if row.power_w)
-
-
-def _grouped(rows: Iterable[Row], key: Callable[[Row], K]) -> dict[K, list[Row]]:
-    groups: dict[K, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return groups

@@ -4,6 +4,7 @@ import dataclasses
 
 from pipeline.columns import Record, column
 from pipeline.vocabulary import Boundary, Evidence, Met, Reason, RowStatus, TrialStatus
+from pipeline.workload import OperatingPoint
 
 METHOD = 2
 """Version of the formulae from trace to row. 2 (2026-11): the interval is of a log-ratio over merged blocks, and the
@@ -129,7 +130,7 @@ class Row(Record):
     @property
     def load(self) -> float:
         """How heavy the load was, to order and space the rows of one config; 1 for a schedule, which is one load."""
-        return self.concurrency or self.request_rate_per_s or 1.0
+        return OperatingPoint(concurrency=self.concurrency, request_rate_per_s=self.request_rate_per_s).load
 
     @property
     def load_text(self) -> str:

@@ -6,7 +6,7 @@ standard deviation of 0.01 is 1 %.
 
 import math
 import statistics
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal, TypeVar
@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from scipy import optimize, stats
 
+from pipeline.grouping import grouped
 from pipeline.record import Row
 from pipeline.variance_components import TAIL, Components, components
 from pipeline.vocabulary import Evidence, RowStatus
@@ -80,7 +81,7 @@ class WeightsDifference:
 def cases(rows: Iterable[Row], evidence: Evidence = Evidence.MEASURED) -> list[list[Row]]:
     """Valid rows of one evidence, in groups of repetitions: of one case, plan, engine version and weights."""
     key = attrgetter("case_id", "plan", "engine_version", "weights_init", "boundary")
-    return list(_grouped(_valid(rows, evidence), key).values())
+    return list(grouped(_valid(rows, evidence), key).values())
 
 
 def repeatability(rows: Iterable[Row], response: Response = "output_tokens_per_joule") -> Repeatability:
@@ -110,7 +111,7 @@ def weights_cases(rows: Iterable[Row], evidence: Evidence = Evidence.MEASURED) -
         "model", "weights", "hardware", "num_gpus", "engine", "engine_version", "config_hash", "workload", "isl_tokens",
         "osl_tokens", "concurrency", "request_rate_per_s", "plan", "boundary",
     )  # fmt: skip
-    return [group for group in _grouped(drawn, key).values() if len({row.weights_init for row in group}) > 1]
+    return [group for group in grouped(drawn, key).values() if len({row.weights_init for row in group}) > 1]
 
 
 def weights_differences(rows: Iterable[Row], response: Response = "output_tokens_per_joule") -> list[WeightsDifference]:
@@ -121,15 +122,15 @@ def weights_differences(rows: Iterable[Row], response: Response = "output_tokens
     """
     starts = [
         (visit, str(weights_init), statistics.fmean(windows))
-        for weights_init, group in _grouped(rows, attrgetter("weights_init")).items()
+        for weights_init, group in grouped(rows, attrgetter("weights_init")).items()
         for visit, several in _visits(group, response).items()
         for windows in several
     ]
     if not starts:
         return []
-    by_weights = _grouped(starts, lambda start: start[1])
+    by_weights = grouped(starts, lambda start: start[1])
     reference, *others = sorted(by_weights, key=lambda name: (-len(by_weights[name]), name))
-    visits = list(_grouped(starts, lambda start: start[0]))
+    visits = list(grouped(starts, lambda start: start[0]))
     x = np.array([[v == visit for v in visits] + [w == name for w in others] for visit, name, _ in starts], dtype=float)
     y = np.array([mean for *_, mean in starts])
     inverse = np.linalg.pinv(x)
@@ -153,11 +154,11 @@ def weights_differences(rows: Iterable[Row], response: Response = "output_tokens
 def _visits(rows: Iterable[Row], response: Response) -> dict[tuple[str | None, tuple[str, ...]], list[list[float]]]:
     """Log responses of windows by start, by visit; rows without a response are left out."""
     known = [row for row in rows if getattr(row, response)]
-    by_visit = _grouped(known, lambda row: (row.host_id, row.gpu_uuids))
+    by_visit = grouped(known, lambda row: (row.host_id, row.gpu_uuids))
     return {
         visit: [
             [math.log(getattr(row, response)) for row in start]
-            for start in _grouped(group, lambda row: row.trial_id).values()
+            for start in grouped(group, lambda row: row.trial_id).values()
         ]
         for visit, group in by_visit.items()
     }
@@ -165,11 +166,3 @@ def _visits(rows: Iterable[Row], response: Response) -> dict[tuple[str | None, t
 
 def _valid(rows: Iterable[Row], evidence: Evidence) -> Iterable[Row]:
     return (row for row in rows if row.status is RowStatus.OK and row.evidence is evidence)
-
-
-def _grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
-    """Items by key, in the order they come."""
-    groups: dict[K, list[T]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups

@@ -1,10 +1,13 @@
 """May rows be added to what is stored of a study, and what did a killed run leave behind?"""
 
+from operator import attrgetter
+
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config import held
 from pipeline.errors import ConfigError, StoreError
-from pipeline.record import Row, Trial
+from pipeline.grouping import grouped
+from pipeline.record import Trial
 from pipeline.rig.protocol import Rig
 from pipeline.store import Store
 from pipeline.study import Study, canonical_json
@@ -63,11 +66,9 @@ def stored_study(store: Store, study_id: str) -> Study:
 
 def adopt_orphans(study: Study, store: Store) -> None:
     """Give rows whose trial never finished (the process was killed) a trial record that says so."""
-    trials, orphans = store.trials(study.id), dict[str, list[Row]]()
+    trials = store.trials(study.id)
     known = {trial.trial_id for trial in trials}
-    for row in store.rows(study.id):
-        if row.trial_id not in known:
-            orphans.setdefault(row.trial_id, []).append(row)
+    orphans = grouped((row for row in store.rows(study.id) if row.trial_id not in known), attrgetter("trial_id"))
     for number, (trial_id, rows) in enumerate(orphans.items(), start=len(trials)):
         last = rows[-1]
         store.append(

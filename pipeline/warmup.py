@@ -10,12 +10,10 @@ import numpy as np
 
 from pipeline.steadiness import is_steady
 from pipeline.study import Plan
+from pipeline.verdict import MIN_OCCUPANCY
 
 NUM_STEADY_BLOCKS = 5
 """Blocks of `plan.block_s` that must agree before a window opens; the last ones count."""
-
-MIN_OCCUPANCY = 0.8
-"""Of the requests that the client means to keep in flight. Source: ML.ENERGY v3 asks for as much of max_num_seqs."""
 
 TEMPERATURE_SPAN_S = 30.0
 """Time over which `plan.max_temperature_change_c` is meant."""

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Collection, Sequence
 from itertools import groupby
+from operator import attrgetter
 
 from rich.table import Table
 
+from pipeline.grouping import grouped
 from pipeline.neighbours import cross_row_warnings
 from pipeline.record import Row, Trial
 from pipeline.score import best_row, score, usable
@@ -99,9 +101,7 @@ def _title(rows: Sequence[Row], slo: Slo, kind: tuple[str, str, str]) -> str:
 
 def _lines(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> list[list[str]]:
     """The best configs, a line each, cells as in COLUMNS."""
-    by_config: dict[str, list[Row]] = {}
-    for row in rows:
-        by_config.setdefault(row.config_hash, []).append(row)
+    by_config = grouped(rows, attrgetter("config_hash"))
     proposed = {trial.config_hash: trial.proposed_by for trial in trials}
     configs = {row.config_json for row in rows}
     warnings = cross_row_warnings(rows)

@@ -11,6 +11,7 @@ from typing import Self
 
 import psutil
 
+from pipeline.cpu import busy_s
 from pipeline.engine.observed import HostSample, ProcessSample
 from pipeline.engine.server import Server
 
@@ -23,9 +24,6 @@ REFRESH_S = 3.0
 
 MTIME_GRAIN_NS = 1_000_000_000
 """A folder changed less than this ago may change again without a new modification time, so it is looked at again."""
-
-_BUSY = ("user", "nice", "system", "irq", "softirq")
-"""States of `psutil.cpu_times` in which a core works; user holds guest."""
 
 
 class EngineWatch:
@@ -86,7 +84,7 @@ class EngineWatch:
         return HostSample(
             t_ns=time.monotonic_ns(),
             num_cores=psutil.cpu_count() or 1,
-            busy_s=sum(getattr(times, state, 0.0) for state in _BUSY),
+            busy_s=busy_s(times),
             steal_s=getattr(times, "steal", 0.0),
             processes=self._process_samples(),
             num_cached_kernels=self._caches.count() if self._caches else None,

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 
 import psutil
 
+from pipeline.cpu import busy_s
 from pipeline.meter.source import Observation, ReadOnce, timed
 
 DEVICE = "cpu"
-
-BUSY_STATES = ("user", "nice", "system", "irq", "softirq")
-"""States of `psutil.cpu_times` in which a core of this machine works. Left out: idle and iowait (it does not), steal
-(another virtual machine had the core), guest and guest_nice (Linux counts them in user and nice already, proc(5))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +25,15 @@ class CpuTimeSource:
         start_ns, start_busy_s = timed(busy_cpu_s)
 
         def read_once() -> Observation:
-            t_ns, busy_s = timed(busy_cpu_s)
+            t_ns, now_busy_s = timed(busy_cpu_s)
             elapsed_s = (t_ns - start_ns) / 1e9
             return Observation(
-                t_ns=t_ns, energy_j=self.idle_w * elapsed_s + self.busy_w_per_core * (busy_s - start_busy_s)
+                t_ns=t_ns, energy_j=self.idle_w * elapsed_s + self.busy_w_per_core * (now_busy_s - start_busy_s)
             )
 
         yield {DEVICE: read_once}
 
 
 def busy_cpu_s() -> float:
-    """Busy time summed over all cores since boot, seconds; a state that the platform does not count adds nothing."""
-    times = psutil.cpu_times()
-    return float(sum(getattr(times, state, 0.0) for state in BUSY_STATES))
+    """Busy time summed over all cores since boot, seconds."""
+    return busy_s(psutil.cpu_times())

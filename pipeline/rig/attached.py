@@ -7,7 +7,7 @@ from pipeline.engine.attached import AttachedServer
 from pipeline.engine.protocol import Engine
 from pipeline.errors import ConfigError, EngineError
 from pipeline.rig.protocol import Report, Start, TrialError
-from pipeline.rig.served import OpenMeter
+from pipeline.rig.served import OpenMeter, rows_to_come
 from pipeline.rig.session import ServedSession
 from pipeline.store import Store
 from pipeline.study import EngineConfig, Study
@@ -42,14 +42,13 @@ class AttachedRig:
 
     def describe(self) -> list[str]:
         """What will be measured, and with what."""
-        info = self._meter_info
-        evidence = plan_evidence(self._study.plan, info.evidence)
+        meter, rows = rows_to_come(self._meter_info, self._study.plan)
         return [
             f"server: {self._url}, model {self._served_model}, started by someone else; its configuration is as you "
             "declare it",
-            f"meter: {info.description}",
+            meter,
             *(() if self._is_seen else ("its processes are not seen from here: that it uses these devices, you say",)),
-            f"rows: evidence={evidence}, boundary={info.boundary}, plan={self._study.plan.name}",
+            rows,
         ]
 
     def refusal(self, config: EngineConfig) -> str | None:  # noqa: ARG002  # whatever runs there, runs

@@ -46,6 +46,7 @@ class Start:
         served_model: Name that the server gives the model; None for the model's own.
         weights_init: How random weights were drawn; None for a checkpoint.
         kernel_caches: Folders in which the engine keeps compiled kernels.
+        num_constant_weights: Weight tensors that hold a single value, by the engine's account; None if it has none.
     """
 
     rendered_hash: str
@@ -58,6 +59,7 @@ class Start:
     served_model: str | None = None
     weights_init: str | None = None
     kernel_caches: tuple[Path, ...] = ()
+    num_constant_weights: int | None = None
 
     @property
     def effective_hash(self) -> str | None:

@@ -1,8 +1,9 @@
 """Rows from their parts: who and what (identity), and what the trace says (measured). Pure functions."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pipeline import __version__
@@ -72,7 +73,7 @@ def measured(trace: Trace, context: Context) -> dict[str, Any]:
     load = summarise(trace.requests, t0_ns, t1_ns, plan.block_s, trace.point)
     energy_j = energy.energy_j if energy and energy.energy_j > 0 else None
     second_j = _sum([integrate_power_j(device.samples, t0_ns, t1_ns) for device in devices.values()])
-    interval = _interval(trace, energy)
+    interval = energy and interval_over(devices, energy, partial(block_tokens, trace.requests, t0_ns, t1_ns))
     columns = {
         "method": METHOD,
         "boundary": boundary,
@@ -98,7 +99,7 @@ def measured(trace: Trace, context: Context) -> dict[str, Any]:
         "num_blocks": interval.num_blocks if interval else None,
         "block_autocorrelation": interval.autocorrelation if interval else None,
         "drift": load.drift,
-        "power_drift": drift(energies_j(trace.devices, t0_ns, t1_ns, len(load.block_tokens))) if energy else None,
+        "power_drift": drift(_energies_j(devices, t0_ns, t1_ns, len(load.block_tokens))) if energy else None,
         "isl_mean_tokens": load.isl_mean_tokens,
         "osl_mean_tokens": load.osl_mean_tokens,
         **{name: getattr(load, name) for name in _LATENCIES},
@@ -170,16 +171,15 @@ def utc(monotonic_ns: int, now_ns: int, now: datetime | None = None) -> str:
     return when.isoformat(timespec="milliseconds")
 
 
-def _interval(trace: Trace, energy: CommonWindow | None) -> Interval | None:
-    """The interval of tokens per joule over the window."""
-    if energy is None:
-        return None
-    num_blocks = num_base_blocks((energy.t1_ns - energy.t0_ns) * 1e-9)
-    tokens = block_tokens(trace.requests, energy.t0_ns, energy.t1_ns, num_blocks)
-    return relative_interval(tokens, energies_j(trace.devices, energy.t0_ns, energy.t1_ns, num_blocks))
+def interval_over(
+    devices: Mapping[str, DeviceReading], window: CommonWindow, tokens: Callable[[int], Sequence[float]]
+) -> Interval | None:
+    """The interval of tokens per joule over a window; `tokens` gives those of so many equal blocks of it."""
+    num_blocks = num_base_blocks((window.t1_ns - window.t0_ns) * 1e-9)
+    return relative_interval(tokens(num_blocks), _energies_j(devices, window.t0_ns, window.t1_ns, num_blocks))
 
 
-def energies_j(devices: Mapping[str, DeviceReading], t0_ns: int, t1_ns: int, num_blocks: int) -> list[float]:
+def _energies_j(devices: Mapping[str, DeviceReading], t0_ns: int, t1_ns: int, num_blocks: int) -> list[float]:
     """Joules per block of equal length, summed over devices."""
     per_device = [
         block_energies_j([(t.t_ns, t.energy_j) for t in device.ticks], t0_ns, t1_ns, num_blocks)

@@ -11,16 +11,22 @@ from pipeline.engine.process import EngineProcess
 from pipeline.engine.protocol import Engine
 from pipeline.errors import ConfigError, EngineError
 from pipeline.meter.energy import common_window
-from pipeline.meter.protocol import Meter
+from pipeline.meter.protocol import Meter, MeterInfo
 from pipeline.rig.protocol import Report, Start, TrialError
 from pipeline.rig.session import ServedSession
 from pipeline.store import Store
-from pipeline.study import EngineConfig, Study
+from pipeline.study import EngineConfig, Plan, Study
 from pipeline.verdict import plan_evidence
 from pipeline.vocabulary import TrialStatus
 
 OpenMeter = Callable[[int], Meter]
 """Opens a meter over so many devices."""
+
+
+def rows_to_come(info: MeterInfo, plan: Plan) -> list[str]:
+    """What meters, and what its rows will be, a line each."""
+    evidence = plan_evidence(plan, info.evidence)
+    return [f"meter: {info.description}", f"rows: evidence={evidence}, boundary={info.boundary}, plan={plan.name}"]
 
 
 class ServedRig:
@@ -48,12 +54,9 @@ class ServedRig:
 
     def describe(self) -> list[str]:
         """What will be measured, and with what."""
-        info = self._meter_info
-        evidence = plan_evidence(self.study.plan, info.evidence)
         return [
             f"engine: {self._engine.name} {self.engine_version or '(version unknown)'}, weights={self.study.weights}",
-            f"meter: {info.description}",
-            f"rows: evidence={evidence}, boundary={info.boundary}, plan={self.study.plan.name}",
+            *rows_to_come(self._meter_info, self.study.plan),
         ]
 
     def refusal(self, config: EngineConfig) -> str | None:
@@ -90,16 +93,18 @@ class ServedRig:
                 _wait_ready(engine, process, study)
                 ready_ns = time.monotonic_ns()
                 energy = common_window(meter.reading(), began_ns, ready_ns)
+                log_lines = process.log_lines()
                 start = Start(
                     rendered_hash=rendered.rendered_hash,
                     evidence=plan_evidence(study.plan, meter.info.evidence),
                     argv=rendered.argv,
-                    effective=engine.effective_config(process.log_lines()),
+                    effective=engine.effective_config(log_lines),
                     engine_version=self.engine_version,
                     start_s=(ready_ns - began_ns) * 1e-9,
                     start_energy_j=energy.energy_j if energy else None,
                     weights_init=rendered.weights_init,
                     kernel_caches=engine.kernel_caches(os.environ | rendered.env),
+                    num_constant_weights=engine.constant_weights(log_lines),
                 )
                 yield ServedSession(study, self.store, config, trial_id, engine, process, meter, start)
                 report("stopping engine")

@@ -13,7 +13,6 @@ from pipeline.engine.protocol import Engine
 from pipeline.engine.server import Server
 from pipeline.engine.watch import EngineWatch
 from pipeline.errors import EngineError
-from pipeline.interval import num_base_blocks, relative_interval
 from pipeline.load.client import LoadClient
 from pipeline.load.protocol import Load, LoadSnapshot
 from pipeline.meter.energy import common_window, hottest_c
@@ -21,7 +20,7 @@ from pipeline.meter.protocol import Meter
 from pipeline.record import Row
 from pipeline.rig.host_id import host_id
 from pipeline.rig.protocol import Report, Start, TrialError
-from pipeline.rig.rows import energies_j, identity, measured, utc
+from pipeline.rig.rows import identity, interval_over, measured, utc
 from pipeline.rig.seen import engine_cpu_between_s, growth
 from pipeline.roofline.bound import max_output_tokens_per_s
 from pipeline.store import Store, new_id
@@ -107,7 +106,7 @@ class ServedSession:
                     is_window_long_enough=is_long_enough,
                     is_extended=is_extended,
                     bound_tokens_per_s=max_output_tokens_per_s(study.model, study.hardware, self._config, point),
-                    num_constant_weights=self._engine.constant_weights(self._server.log_lines()),
+                    num_constant_weights=self.start.num_constant_weights,
                 )
                 yield self._row(point, cut(trace), context, began_ns)
         time.sleep(PAUSE_BETWEEN_POINTS_S)
@@ -216,12 +215,13 @@ class ServedSession:
         energy = common_window(devices, open_ns, time.monotonic_ns())
         if self._study.plan.max_rel_ci95 is None or energy is None or len(arrived) < 2:
             return False
-        num_blocks = num_base_blocks((energy.t1_ns - energy.t0_ns) * 1e-9)
-        edges_ns = np.linspace(energy.t0_ns, energy.t1_ns, num_blocks + 1)
-        times_ns, tokens = zip(*arrived, strict=True)
-        block_tokens = np.diff(np.interp(edges_ns, times_ns, tokens)).tolist()
-        joules = energies_j(devices, energy.t0_ns, energy.t1_ns, num_blocks)
-        return must_extend(relative_interval(block_tokens, joules), self._study.plan)
+        times_ns, totals = zip(*arrived, strict=True)
+
+        def tokens(num_blocks: int) -> list[float]:
+            edges_ns = np.linspace(energy.t0_ns, energy.t1_ns, num_blocks + 1)
+            return [float(arrived) for arrived in np.diff(np.interp(edges_ns, times_ns, totals))]
+
+        return must_extend(interval_over(devices, energy, tokens), self._study.plan)
 
     def _counters(self) -> list[CounterSample]:
         """One reading of the engine's own counters, if it has any."""

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from pipeline.meter.cpu_time import BUSY_STATES, CpuTimeSource, busy_cpu_s
+from pipeline.cpu import BUSY_STATES
+from pipeline.meter.cpu_time import CpuTimeSource, busy_cpu_s
 
 
 def at(monkeypatch: pytest.MonkeyPatch, second: float, **cpu_s: float) -> None:

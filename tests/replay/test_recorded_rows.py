@@ -116,3 +116,15 @@ def test_a_recorded_config_still_has_its_hash() -> None:
     for row in ROWS:
         config = EngineConfig.from_axes(row.engine, json.loads(row.config_json))
         assert config.config_hash == row.config_hash
+
+
+def test_the_figures_in_the_prose_of_the_documents_are_those_of_the_rows() -> None:
+    by_card = [
+        [row.output_tokens_per_joule or 0.0 for row in STORE.rows(f"h100-repeat-llama-3.1-8b-{card}")]
+        for card in ("3d7d8474", "3a4bf3b5", "dcc91ecf")
+    ]
+    assert [round(statistics.mean(values), 2) for values in by_card] == [8.32, 8.05, 7.86]
+    cold = [row.output_tokens_per_s or 0.0 for row in STORE.rows("h100-drift-gpt-oss-20b-cold-3a4bf3b5")]
+    kept = [row.output_tokens_per_s or 0.0 for row in STORE.rows("h100-repeat-gpt-oss-20b-3a4bf3b5")]
+    assert round(cold[-1] / cold[0]) == 14
+    assert round(min(kept) / max(kept), 2) == 0.92
