@@ -3,11 +3,13 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from pipeline.cli.repeatability import LEVELS, case_results, percent, weights_results
 from pipeline.cli.table import label, number, seconds, shared_text
 from pipeline.columns import markdown_table
 from pipeline.compose import compose_conf, groups
+from pipeline.grouping import grouped
 from pipeline.record import Row, Trial
 from pipeline.resume import stored_study
 from pipeline.score import usable
@@ -21,6 +23,8 @@ SWEEP = "h100-llama-3.1-8b"
 AT_LOAD = 64
 AT_COLUMNS = ("tok/s", "TTFT p99", "TPOT p99", "W")
 """The sweep of the first table, and what it shows beside tokens per joule at one load that every valid config has."""
+
+AGREEMENT = "h100-repeat-llama-3.1-8b-"
 
 COLD, WARM = "h100-drift-gpt-oss-20b-cold-3a4bf3b5", "h100-repeat-gpt-oss-20b-3a4bf3b5"
 """One machine, one after the other: a start with an empty kernel cache, and starts after it."""
@@ -38,6 +42,7 @@ def generated() -> dict[Path, str]:
         "# Columns\n\nGenerated from `pipeline/record.py` by `make docs`. Absent is null, never 0.\n\n"
         f"## Row\n\n{markdown_table(Row)}\n\n## Trial\n\n{markdown_table(Trial)}\n"
     )
+    readme = {"results": results_block(), "reference": reference_block(), "agreement": agreement_block()}
     measurement = {
         "plans": plans_block(),
         "repeatability": repeatability_block(),
@@ -45,7 +50,7 @@ def generated() -> dict[Path, str]:
         "drift": drift_block(),
     }
     return {
-        REPO / "README.md": filled("README.md", {"results": results_block(), "reference": reference_block()}),
+        REPO / "README.md": filled("README.md", readme),
         REPO / "docs" / "measurement.md": filled("docs/measurement.md", measurement),
         REPO / "docs" / "columns.md": columns,
     }
@@ -107,6 +112,20 @@ def repeatability_block() -> str:
         for case in cases
     ]
     return table([head, *lines])
+
+
+def agreement_block() -> str:
+    """One case on every GPU it was measured on, and what its starts and cards add to the spread."""
+    (case,) = (case for case in case_results(recorded(AGREEMENT)) if case["visit"]["df"])
+    cards = grouped(usable(recorded(AGREEMENT)), lambda row: (row.case_id, row.gpu_uuids))
+    means = sorted(fmean(row.output_tokens_per_joule or 0.0 for row in rows) for (case_id, _), rows in cards.items()
+                   if case_id == case["case_id"])  # fmt: skip
+    start, visit = Component(**case["start"]), Component(**case["visit"])
+    return (
+        f"{case['model']}, {case['load']} users, on {len(means)} {case['hardware']}: {', '.join(map(number, means))} "
+        f"tok/J. Between {start.num_units} starts the standard deviation is {percent(start.sd)} (95 % upper bound "
+        f"{percent(start.upper)}), between GPUs {percent(visit.sd)} (upper bound {percent(visit.upper)})."
+    )
 
 
 def spread(component: Component) -> str:
