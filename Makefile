@@ -8,7 +8,7 @@ OPENVINO := .venv-openvino/.installed
 OVERRIDES = model=$(MODEL) $(if $(HARDWARE),hardware=$(HARDWARE)) $(if $(WORKLOAD),workload=$(WORKLOAD)) \
 	$(if $(SLO),slo=$(SLO)) $(if $(BUDGET),search.budget_trials=$(BUDGET)) $(if $(STUDY),study=$(STUDY)) $(ARGS)
 
-.PHONY: help setup sweep plan show test check docs bench-load bench-coverage crosscheck verify format lock clean
+.PHONY: help setup sweep plan doctor show test check docs bench-load bench-coverage crosscheck verify format lock clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -32,6 +32,9 @@ sweep: $(VENV) $(if $(filter tiny-llama,$(MODEL)),$(OPENVINO))  ## search config
 
 plan: $(VENV)  ## what a sweep would do, and cost
 	.venv/bin/tpw plan $(OVERRIDES)
+
+doctor: $(VENV)  ## what this machine lacks for a study, and what to do; without MODEL, for the GPUs that are here
+	.venv/bin/tpw doctor $(if $(filter file,$(origin MODEL)),$(filter-out model=%,$(OVERRIDES)),$(OVERRIDES))
 
 show: $(VENV)  ## the results of the latest study, from its rows
 	.venv/bin/tpw show $(STUDY)

@@ -31,9 +31,9 @@ from pipeline.cli.terminal import terminal
 from pipeline.config import load_study
 from pipeline.engine.openvino import OpenvinoEngine
 from pipeline.engine.process import EngineProcess
+from pipeline.engine_config import Batching, EngineConfig, Precision
 from pipeline.load.client import LoadClient
 from pipeline.load.protocol import RequestRecord
-from pipeline.study import Batching, EngineConfig, Precision
 from pipeline.workload import OperatingPoint, Workload
 
 TOLERANCE = {"output_tokens_per_s_in_flight": 0.03, "itl_p50_s": 0.03, "ttft_p50_s": 0.10}

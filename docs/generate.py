@@ -9,7 +9,11 @@ from pipeline.cli.repeatability import LEVELS, case_results, percent, weights_re
 from pipeline.cli.table import label, number, seconds, shared_text
 from pipeline.columns import markdown_table
 from pipeline.compose import compose_conf, groups
+from pipeline.config import load_study
+from pipeline.engine.trtllm.rules import RULES
+from pipeline.engine_config import EngineConfig
 from pipeline.grouping import grouped
+from pipeline.precision import formats
 from pipeline.record import Row, Trial
 from pipeline.resume import stored_study
 from pipeline.score import usable
@@ -52,6 +56,9 @@ def generated() -> dict[Path, str]:
     return {
         REPO / "README.md": filled("README.md", readme),
         REPO / "docs" / "measurement.md": filled("docs/measurement.md", measurement),
+        REPO / "docs" / "tensorrt-llm.md": filled(
+            "docs/tensorrt-llm.md", {"precision": precision_block(), "rules": rules_block()}
+        ),
         REPO / "docs" / "columns.md": columns,
     }
 
@@ -73,6 +80,28 @@ def table(lines: Sequence[Sequence[str]], num_left: int = 1) -> str:
     """A Markdown table; the first line is its head, the first columns are aligned left."""
     rule = ["---" if n < num_left else "---:" for n in range(len(lines[0]))]
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def precision_block() -> str:
+    """What each checkpoint of each model means on each architecture, by conf/model and pipeline/precision.py."""
+    head = ["model", "precision", "checkpoint", "Hopper: activations, KV cache", "Blackwell: activations, KV cache"]
+    lines = [head]
+    for name in groups()["model"]:
+        model = load_study([f"model={name}"]).model
+        for weights, checkpoint in model.checkpoints.items():
+            config = EngineConfig.from_axes("trtllm", {"precision.weights": weights})
+            found = [formats(config, model, load_study([f"hardware={gpu}"]).hardware) for gpu in ("h100", "b200")]
+            if any(found) and "trtllm" in model.engines:
+                says = [f"{each.activations}, {each.kv_cache}" if each else "-" for each in found]
+                lines.append([name, weights, f"{checkpoint.repo} ({checkpoint.format})", *says])
+    return table(lines, num_left=len(head))
+
+
+def rules_block() -> str:
+    """The rules of TensorRT-LLM's adapter with the source of each."""
+    lines = [["rule", "", "source in TensorRT-LLM"]]
+    lines += [[f"`{rule.name}`", rule.kind, rule.source.replace("|", "\\|")] for rule in RULES]
+    return table(lines, num_left=3)
 
 
 def plans_block() -> str:

@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import ConfigError
 
-_FREE = ("engine.knobs.", "engine.env.", "model.hf_config.", "model.checkpoints.")
+_KNOBS = ("engine.knobs.", "disaggregation.context.knobs.", "disaggregation.generation.knobs.")
+_FREE = (*_KNOBS, "engine.env.", "model.hf_config.", "model.checkpoints.")
 
 
 def conf_dir() -> Path:
@@ -45,7 +46,8 @@ def compose_conf(overrides: Sequence[str]) -> dict[str, Any]:
     choices = [text for text, o in zip(overrides, parsed, strict=True) if o.key_or_group in known]
     _check_keys(parsed, _compose(tuple(choices)))
     try:
-        return cast("dict[str, Any]", OmegaConf.to_container(_compose(tuple(overrides)), resolve=True))
+        added = tuple(f"++{text}" if text.startswith(_KNOBS) else text for text in overrides)
+        return cast("dict[str, Any]", OmegaConf.to_container(_compose(added), resolve=True))
     except OmegaConfBaseException as error:
         raise ConfigError(f"cannot resolve the configuration: {' '.join(str(error).split())}") from error
 
@@ -102,8 +104,8 @@ def _check_keys(parsed: Sequence[Override], conf: DictConfig) -> None:
         key = override.key_or_group
         if key in known or key in keys or key.startswith("hydra"):
             continue
-        if override.is_add() and key.startswith(_FREE):
-            continue
+        if key.startswith(_KNOBS) or (override.is_add() and key.startswith(_FREE)):
+            continue  # an engine may have hundreds of knobs, which conf/ does not list: the engine checks them
         allowed = (
             sorted({k.split(".")[0] for k in keys})
             if "." not in key

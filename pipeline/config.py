@@ -1,7 +1,7 @@
 """What conf/ composes to, checked value by value with pydantic: one frozen Study."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,16 +9,17 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.compose import compose_conf, conf_dir, groups, nearest
+from pipeline.engine_config import EngineConfig, Scalar, Value, content_hash
 from pipeline.errors import ConfigError
 from pipeline.lengths import read_lengths
-from pipeline.study import EngineConfig, Plan, Scalar, Study, content_hash
+from pipeline.study import Plan, Study
 from pipeline.workload import CONCURRENCY_GRID
 
 T = TypeVar("T")
 
 AXES = {
     "precision": ("weights", "kv_cache"),
-    "parallelism": ("tp", "pp", "ep", "attention_dp"),
+    "parallelism": ("tp", "pp", "cp", "ep", "moe_tp", "attention_dp"),
     "batching": ("max_batch_size", "max_num_tokens", "kv_cache_fraction", "chunked_prefill"),
 }
 """Conf groups whose keys are axes; `engine.knobs` is one too, with the engine's own names."""
@@ -33,12 +34,17 @@ def load_study(overrides: Sequence[str]) -> Study:
         ConfigError: For anything the user can mend; the message names key, value, what is allowed and the fix.
     """
     conf = compose_conf(overrides)
-    axes = _axes(conf)
+    if conf["space"]["name"] == "full" and conf["engine"]["name"] != "trtllm":
+        raise ConfigError(
+            f"space=full: is of engine=trtllm; engine={conf['engine']['name']} has all its knobs in space=default"
+        )
+    axes = _axes(conf, tuple(AXES))
     conf["workload"] = _workload(conf["workload"])
     engine = {key: value for key, value in conf["engine"].items() if key != "knobs"}
     fixed = {name: conf[name] for name in _STUDY_GROUPS}
     fixed |= {name: conf[name] for name in ("rig", "meter", "weights", "weights_seed", "results_dir", "engines_dir")}
     fixed |= {"power": conf["power"]["name"], "launcher": conf["launcher"]["name"], "engine": engine, "axes": axes}
+    fixed["disaggregation"] = _disaggregation(conf)
     if conf["rig"] == "modelled":
         fixed["weights"] = "none"
     if conf["baseline"] is not None:
@@ -119,12 +125,34 @@ def read_engine_config(path: Path, engine: str) -> EngineConfig:
     if unknown or not isinstance(own, dict) or own.keys() - {"knobs"}:
         wrong = unknown[0] if unknown else "engine"
         raise ConfigError(f"baseline={path}: {wrong}: allowed are {', '.join(AXES)} and engine: {{knobs: {{...}}}}")
-    return _validate(EngineConfig, {"engine": engine, "knobs": own.get("knobs") or {}, **data}, f"baseline={path}: ")
+    knobs = own.get("knobs") or {}
+    if isinstance(knobs, dict):
+        knobs = {name.removeprefix("engine.knobs."): value for name, value in _flat("engine.knobs", knobs)}
+    return _validate(EngineConfig, {"engine": engine, "knobs": knobs, **data}, f"baseline={path}: ")
 
 
-def _axes(conf: dict[str, Any]) -> dict[str, tuple[Scalar | None, ...]]:
-    axes: dict[str, tuple[Scalar | None, ...]] = {}
-    for group, names in AXES.items():
+def _disaggregation(conf: dict[str, Any]) -> dict[str, Any] | None:
+    """The group disaggregation with the axes of each kind of server; None where one server does both phases.
+
+    Raises:
+        ConfigError: If the engine has no such thing, or an axis is unknown or has a wrong value.
+    """
+    split = conf["disaggregation"]
+    if len(split) > 1 and (split["name"] == "none" or conf["engine"]["name"] != "trtllm"):
+        raise ConfigError("disaggregation: is of engine=trtllm disaggregation=split; give both, or leave it out")
+    own = dict[str, Any]()
+    for kind in sorted(split.keys() & {"context", "generation"}):
+        try:
+            own[kind] = _axes(split[kind] | {"engine": split[kind]}, ("parallelism", "batching"))
+        except ConfigError as error:
+            raise ConfigError(f"disaggregation.{kind}: {error}") from error
+    return split | own if own else None
+
+
+def _axes(conf: dict[str, Any], in_groups: Sequence[str]) -> dict[str, tuple[Value | None, ...]]:
+    axes: dict[str, tuple[Value | None, ...]] = {}
+    for group in in_groups:
+        names = AXES[group]
         unknown = sorted(set(conf[group]) - set(names))
         if unknown:
             raise ConfigError(
@@ -134,24 +162,39 @@ def _axes(conf: dict[str, Any]) -> dict[str, tuple[Scalar | None, ...]]:
     knobs = conf["engine"].get("knobs") or {}
     if not isinstance(knobs, dict):
         raise ConfigError(f"engine.knobs={knobs!r}: holds knobs by name; write engine.knobs.NAME=VALUE")
-    axes |= {f"engine.knobs.{name}": _axis(f"engine.knobs.{name}", value) for name, value in knobs.items()}
-    return axes
+    return axes | {name: _axis(name, value) for name, value in _flat("engine.knobs", knobs)}
 
 
-def _axis(key: str, value: Any) -> tuple[Scalar | None, ...]:
-    values = tuple(value) if isinstance(value, list) else (value,)
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Nested mappings as dotted names: knobs may be paths into an engine's own file."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}", inner)
+    else:
+        yield name, value
+
+
+def _axis(key: str, value: Any) -> tuple[Value | None, ...]:
+    """The values of an axis; a list within the list is one value of a knob that takes lists.
+
+    Raises:
+        ConfigError: If there is none, one is given twice, or one is of the wrong type.
+    """
+    values = [tuple(item) if isinstance(item, list) else item for item in value] if isinstance(value, list) else [value]
     if not values:
         raise ConfigError(f"{key}=[]: an axis needs at least one value; write {key}=VALUE, {key}=[A,B] or {key}=null")
     for item in values:
-        if item is not None and not isinstance(item, (bool, int, float, str)):
-            raise ConfigError(f"{key}={item!r}: a value of an axis is a number, a word, true, false or null")
+        parts = item if isinstance(item, tuple) and key.startswith("engine.knobs.") else (item,)
+        if not all(isinstance(part, Scalar) or (part is None and parts == (None,)) for part in parts):
+            shown = list(item) if isinstance(item, tuple) else item
+            raise ConfigError(f"{key}={shown!r}: a value of an axis is a number, a word, true, false or null")
         _check_axis_value(key, item)
     if len(set(map(repr, values))) != len(values):
-        raise ConfigError(f"{key}={list(values)}: a value is given twice; give each once")
-    return values
+        raise ConfigError(f"{key}={value}: a value is given twice; give each once")
+    return tuple(values)
 
 
-def _check_axis_value(key: str, value: Scalar | None) -> None:
+def _check_axis_value(key: str, value: Value | None) -> None:
     if key == "precision.weights" and value is None:
         raise ConfigError("precision.weights=null: no engine has a default; name a format, e.g. bf16")
     try:
@@ -218,6 +261,8 @@ def _ladder(concurrency: Any) -> list[int]:
 def held(study: Study) -> dict[str, object]:
     """What all rows of one study share, by conf path; the rest may change from one run to the next."""
     hardware, workload, plan = study.hardware, dataclasses.asdict(study.workload), dataclasses.asdict(study.plan)
+    # Only where set: what came later must not rename older studies.
+    later = {"engine.image": study.engine.image, "engine.instrumented": study.engine.instrumented}
     return {
         "model.name": study.model.name,
         "model.path": study.model.path,
@@ -234,6 +279,7 @@ def held(study: Study) -> dict[str, object]:
         **{f"workload.{name}": value for name, value in workload.items() if name != "source"},
         # How often something is repeated changes no row.
         **{f"plan.{name}": value for name, value in plan.items() if name not in {"windows", "starts"}},
+        **{name: value for name, value in later.items() if value},
     }
 
 

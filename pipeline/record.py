@@ -126,6 +126,22 @@ class Row(Record):
     trace_file: str | None = column("requests and power samples, path relative to the results folder", default=None)
     trace_sha256: str | None = column("hash of that file", default=None)
     calibration_id: str | None = column("constants of the model, for modelled rows", default=None)
+    engine_energy_j: float | None = column(
+        "energy by the engine's own reading, from the last one before the window to the last one after it", default=None
+    )
+    engine_energy_disagreement: float | None = column(
+        "the engine's energy / that of our meter over the same time - 1", default=None
+    )
+    finished_token_disagreement: float | None = column(
+        "output tokens of finished requests by the engine's counter / by the client over the same time - 1",
+        default=None,
+    )
+    engine_ttft_mean_s: float | None = column(
+        "arrival in the engine to first token, mean over requests that finished between the readings", default=None
+    )
+    engine_queue_mean_s: float | None = column(
+        "arrival in the engine to first scheduled, mean over the same requests", default=None
+    )
 
     @property
     def load(self) -> float:
@@ -151,7 +167,7 @@ class Trial(Record):
     reasons: tuple[str, ...] = column("what went wrong, in words", default=())
     config_hash: str = column("identity of the requested engine config")
     config_json: str = column("the requested engine config, keyed by conf path")
-    proposed_by: str = column("baseline, prior, or the sampler")
+    proposed_by: str = column("baseline, recipe:NAME, prior, or the sampler")
     rendered_hash: str | None = column("hash of the engine's files, argv and environment", default=None)
     effective_hash: str | None = column("hash of what the engine reports it resolved", default=None)
     effective_json: str | None = column("what the engine reports it resolved", default=None)

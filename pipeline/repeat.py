@@ -2,13 +2,14 @@
 
 import dataclasses
 
+from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.resume import adopt_orphans, check_same
 from pipeline.rig.protocol import Rig
 from pipeline.score import usable
 from pipeline.search.search import Proposal
 from pipeline.store import Store
-from pipeline.study import EngineConfig, Study
+from pipeline.study import Study
 from pipeline.sweep import SweepProgress
 from pipeline.trial import run_trial
 from pipeline.vocabulary import TrialStatus

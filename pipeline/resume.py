@@ -5,12 +5,13 @@ from operator import attrgetter
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config import held
+from pipeline.engine_config import canonical_json
 from pipeline.errors import ConfigError, StoreError
 from pipeline.grouping import grouped
 from pipeline.record import Trial
 from pipeline.rig.protocol import Rig
 from pipeline.store import Store
-from pipeline.study import Study, canonical_json
+from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 
 

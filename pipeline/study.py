@@ -1,21 +1,17 @@
-"""The values everything else passes around: a Study is all that is held fixed, an EngineConfig what needs a restart.
+"""The values everything else passes around: a Study is all that is held fixed while configurations are compared.
 
-Both are frozen, typed and checked when made; names follow the field's terms (ISL, OSL, tp, pp, ep), and every
-quantity carries its unit. `config.py` builds them from conf/; what the users send is in workload.py.
+Frozen, typed and checked when made; names follow the field's terms (ISL, OSL), and every quantity carries its unit.
+`config.py` builds them from conf/; what the users send is in workload.py, what needs a restart in engine_config.py.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from pipeline.disaggregation import Disaggregation
+from pipeline.engine_config import EngineConfig, Value, content_hash
 from pipeline.workload import OperatingPoint, Slo, Workload
-
-Scalar = bool | int | float | str
-"""One value of an axis. None means: not set, the engine's own default."""
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -37,7 +33,8 @@ class Model:
 
     `sliding_window_tokens` limits the context of `num_sliding_layers` of the layers. `mla_kv_dim` is the
     cached width per token and layer of multi-head latent attention. Dense FFN layers come first
-    (`num_dense_layers`); the rest are mixture-of-experts when `num_experts` is set.
+    (`num_dense_layers`); the rest are mixture-of-experts when `num_experts` is set. `mtp_layers` are multi-token
+    prediction layers within the checkpoint; `draft_models` are published drafts by speculative decoding type.
     """
 
     name: str
@@ -62,6 +59,8 @@ class Model:
     mla_kv_dim: int | None = None
     sliding_window_tokens: int | None = None
     num_sliding_layers: int = 0
+    mtp_layers: int = Field(default=0, ge=0)
+    draft_models: dict[str, str] = Field(default_factory=dict)
     tie_embeddings: bool = False
     weights_default: Literal["checkpoint", "random"] = "checkpoint"
     path: str | None = None
@@ -71,6 +70,8 @@ class Model:
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Hardware:
     """One kind of accelerator (or a plain CPU), as many of it as one engine may span, and its published limits.
+
+    `num_gpus_per_node` is None where all of them are in one machine.
 
     `flops_per_s` is dense (no sparsity), per device and precision. `link_bandwidth_bytes_per_s` is per
     device and direction between devices of one domain. `provisioned_kw_per_gpu` is all-in utility power,
@@ -82,6 +83,7 @@ class Hardware:
     kind: Literal["cpu", "gpu"]
     arch: Literal["cpu", "hopper", "blackwell"]
     num_gpus: int = Field(ge=0)
+    num_gpus_per_node: int | None = Field(default=None, ge=1)
     memory_bytes: int | None = None
     memory_bandwidth_bytes_per_s: float | None = None
     flops_per_s: dict[str, float] = Field(default_factory=dict)
@@ -98,12 +100,24 @@ class Hardware:
 class EngineSettings:
     """How the engine is run; the knobs that are searched are axes, not settings.
 
-    `url`, `gpus` (UUIDs or indices) and `served_model` are of a server that someone else started (name: attached).
+    Attributes:
+        runtime: Where the engine's own software is: an environment on this machine, or a container.
+        python: Interpreter of that environment, by path or name; within the container for one.
+        image: The container's image by digest (name@sha256:...).
+        version: Version to render for; None is the one that the runtime reports, else the newest known.
+        instrumented: Start it with its own energy and queue metrics on, which disturb: such rows are never scored.
+        allow_unknown: Pass keys on that we do not know, for a newer version.
+        url: Of a server that someone else started (name: attached), as are `gpus` (UUIDs or indices) and
+            `served_model`.
     """
 
     name: Literal["trtllm", "vllm", "openvino", "attached"]
-    runtime: Literal["local"] = "local"
+    runtime: Literal["local", "docker", "enroot"] = "local"
     python: str
+    image: str | None = None
+    version: str | None = None
+    instrumented: bool = False
+    allow_unknown: bool = False
     host: str = "127.0.0.1"
     port: int | None = Field(default=None, ge=1, le=65535)
     ready_timeout_s: float = Field(gt=0)
@@ -152,93 +166,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class SearchSettings:
-    """How configurations are proposed; `budget_trials` counts the trials of the study over all its runs."""
+    """How configurations are proposed; `budget_trials` counts the trials of the study over all its runs.
+
+    `recipes` is a folder in the layout of TensorRT-LLM's examples/configs, whose matching recipes are tried first.
+    """
 
     budget_trials: int
     sampler: Literal["tpe", "random", "grid"]
     num_seeded: int = Field(ge=0)
     seed: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Precision:
-    """Number formats: of the weights (bf16, fp8, fp4; fp32 on a CPU) and of the KV cache."""
-
-    weights: str
-    kv_cache: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Parallelism:
-    """Degrees of tensor, pipeline and expert parallelism; ep and attention data parallelism reuse the tp devices."""
-
-    tp: int = Field(default=1, ge=1)
-    pp: int = Field(default=1, ge=1)
-    ep: int = Field(default=1, ge=1)
-    attention_dp: bool = False
-
-    @property
-    def num_gpus(self) -> int:
-        """Devices that one engine reserves."""
-        return self.tp * self.pp
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Batching:
-    """Scheduler limits under TensorRT-LLM's names; None is the engine's own default."""
-
-    max_batch_size: int | None = Field(default=None, ge=1)
-    max_num_tokens: int | None = Field(default=None, ge=1)
-    kv_cache_fraction: float | None = Field(default=None, gt=0, le=1)
-    chunked_prefill: bool | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class EngineConfig:
-    """Everything whose change needs an engine restart. `knobs` are the engine's own names."""
-
-    engine: str
-    precision: Precision
-    parallelism: Parallelism = Field(default_factory=Parallelism)
-    batching: Batching = Field(default_factory=Batching)
-    knobs: dict[str, Scalar] = Field(default_factory=dict)
-
-    @classmethod
-    def from_axes(cls, engine: str, values: Mapping[str, Scalar | None]) -> "EngineConfig":
-        """Build a config from axis values keyed by conf path, e.g. {"parallelism.tp": 2, "engine.knobs.x": 1}.
-
-        Raises:
-            pydantic.ValidationError: If a value has the wrong type or an axis name is unknown.
-        """
-        groups: dict[str, dict[str, Scalar]] = {}
-        for key, value in values.items():
-            group, _, name = key.rpartition(".")
-            if value is not None:
-                groups.setdefault(group, {})[name] = value
-        knobs = groups.pop("engine.knobs", {})
-        return cls(engine=engine, knobs=knobs, **groups)  # type: ignore[arg-type]  # pydantic converts the dicts
-
-    def requested(self) -> dict[str, Scalar]:
-        """Only what is explicitly set, keyed by conf path, in a fixed order; the inverse of `from_axes`."""
-        flat: dict[str, Scalar | None] = {
-            "precision.weights": self.precision.weights,
-            "precision.kv_cache": self.precision.kv_cache,
-            "parallelism.tp": self.parallelism.tp,
-            "parallelism.pp": self.parallelism.pp if self.parallelism.pp > 1 else None,
-            "parallelism.ep": self.parallelism.ep if self.parallelism.ep > 1 else None,
-            "parallelism.attention_dp": self.parallelism.attention_dp or None,
-            "batching.max_batch_size": self.batching.max_batch_size,
-            "batching.max_num_tokens": self.batching.max_num_tokens,
-            "batching.kv_cache_fraction": self.batching.kv_cache_fraction,
-            "batching.chunked_prefill": self.batching.chunked_prefill,
-        }
-        flat.update({f"engine.knobs.{name}": self.knobs[name] for name in sorted(self.knobs)})
-        return {key: value for key, value in flat.items() if value is not None}
-
-    @property
-    def config_hash(self) -> str:
-        """Identity of the requested config: version-neutral, over explicitly set keys only."""
-        return content_hash({"engine": self.engine, **self.requested()})
+    recipes: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -246,6 +183,7 @@ class Study:
     """Everything held fixed while configurations are compared, plus the axes that span them.
 
     `axes` maps a conf path to the values it may take. `baseline` is the user's present config, if given.
+    `disaggregation` is None where one server does both phases of a request.
     `weights_seed` is that of random weights.
     """
 
@@ -257,7 +195,7 @@ class Study:
     slo: Slo
     plan: Plan
     search: SearchSettings
-    axes: dict[str, tuple[Scalar | None, ...]]
+    axes: dict[str, tuple[Value | None, ...]]
     rig: Literal["served", "modelled"]
     meter: Literal["auto", "nvml", "rapl", "declared"]
     weights: Literal["checkpoint", "random", "none"]
@@ -265,6 +203,7 @@ class Study:
     engines_dir: str
     weights_seed: int = Field(default=0, ge=0)
     baseline: EngineConfig | None = None
+    disaggregation: Disaggregation | None = None
     power: Literal["untouched"] = "untouched"
     launcher: Literal["local"] = "local"
 
@@ -288,13 +227,3 @@ class Study:
         }
         case |= {name: value for name, value in later.items() if value is not None}
         return content_hash(case)
-
-
-def canonical_json(value: object) -> str:
-    """JSON with sorted keys and no spaces: equal values, equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-
-
-def content_hash(value: object) -> str:
-    """First 16 hex digits of the SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]

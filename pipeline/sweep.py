@@ -6,6 +6,7 @@ from pipeline.record import Trial
 from pipeline.resume import adopt_orphans, check_same
 from pipeline.rig.protocol import Rig
 from pipeline.search.prior import rank
+from pipeline.search.recipe_seeds import recipe_seeds
 from pipeline.search.search import Proposal, Search
 from pipeline.space import build_space
 from pipeline.store import Store
@@ -30,15 +31,19 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
 
     Raises:
         StoreError: If the study is being run by another process, or its files cannot be read or written.
-        ConfigError: If no config is feasible, or the study of this name holds something else fixed.
+        ConfigError: If no config is feasible, the folder of recipes cannot be read, or the study of this name holds
+            something else fixed.
         KeyboardInterrupt: After the open trial was stored.
     """
     space = build_space(study, rig.refusal)
+    seeds = recipe_seeds(rig.study, rig.refusal)
     with store.lock(study.id):
         check_same(study, rig, store)
         adopt_orphans(study, store)
         trials = store.trials(study.id)
-        search = Search(study, space, trials, store.rows(study.id), rank(study, space.configs))
+        for note in (*([space.describe()] if space.is_drawn else []), *seeds.notes):
+            progress.note(note)
+        search = Search(study, space, trials, store.rows(study.id), rank(study, space.configs), seeds.configs)
         for number, proposal in enumerate(search.proposals(), start=len(trials)):
             progress.trial_began(number, search.num_done, proposal)
             trial = run_trial(

@@ -38,6 +38,9 @@ class Context:
         is_extended: Whether the window was doubled for a wide interval.
         bound_tokens_per_s: What the hardware's published peaks allow, or None.
         num_constant_weights: Weight tensors that hold a single value, by the engine's account, or None.
+        is_engine_untested: Whether nothing that we know of the engine was checked against its version.
+        is_instrumented: Whether the engine was started with metrics of its own that are not part of the config.
+        is_dummy_weights: Whether the engine filled its weights as it liked.
     """
 
     plan: Plan
@@ -50,6 +53,9 @@ class Context:
     is_extended: bool = False
     bound_tokens_per_s: float | None = None
     num_constant_weights: int | None = None
+    is_engine_untested: bool = False
+    is_instrumented: bool = False
+    is_dummy_weights: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,16 +88,20 @@ class Trace:
 def cut(trace: Trace) -> Trace:
     """Only what the window needs: requests that touch it or the reading of counters, and readings around it.
 
+    Where the engine told its joules, ours reach from its first reading to its last.
+
     Of a request's events before the window the first (it gives TTFT and TPOT) and the last (it gives the count so
     far) stay.
     """
     start_ns = min([trace.open_ns, *(c.t_ns for c in trace.counters)])
     end_ns = max([trace.close_ns, *(c.t_ns for c in trace.counters)])
+    energy_read_ns = [c.energy_t_ns for c in trace.counters if c.energy_t_ns is not None]
+    from_ns, to_ns = min([trace.open_ns, *energy_read_ns]), max([trace.close_ns, *energy_read_ns])
     touching = [r for r in trace.requests if r.sent_ns < end_ns and (r.end_ns is None or r.end_ns >= start_ns)]
     return dataclasses.replace(
         trace,
         requests=[_thin(request, start_ns) for request in touching],
-        devices={uuid: _cut_device(d, trace.open_ns, trace.close_ns) for uuid, d in trace.devices.items()},
+        devices={uuid: _cut_device(d, from_ns, to_ns) for uuid, d in trace.devices.items()},
         client=_touching(trace.client, trace.open_ns, trace.close_ns),
         host=_touching(trace.host, trace.open_ns, trace.close_ns),
     )

@@ -15,9 +15,9 @@ from pydantic import TypeAdapter
 
 from pipeline.columns import SCHEMA_VERSION, arrow_type
 from pipeline.engine.observed import CounterSample, HostSample, ProcessSample
+from pipeline.engine_config import canonical_json
 from pipeline.load.protocol import ClientSample, RequestRecord
 from pipeline.meter.protocol import DeviceReading, EnergyTick, PowerSample, StateSample
-from pipeline.study import canonical_json
 from pipeline.trace import Context, Trace
 from pipeline.workload import OperatingPoint
 

@@ -11,18 +11,23 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from pipeline import __version__
+from pipeline.engine_config import EngineConfig, canonical_json
 from pipeline.errors import LoadError
 from pipeline.record import Row, Trial
 from pipeline.resume import study_json
 from pipeline.rig.protocol import Rig, Start, TrialError
 from pipeline.score import misses, score, usable
 from pipeline.store import Store, new_id
-from pipeline.study import EngineConfig, Study, canonical_json
+from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 
 
 class Progress(Protocol):
     """Told what happens in a trial; shows it or not."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+        ...
 
     def phase(self, text: str) -> None:
         """A new phase began."""
@@ -94,6 +99,8 @@ def run_trial(
         store.append(trial)
         return trial
 
+    for doubt in rig.doubts(config):
+        progress.note(f"doubtful: {doubt}")
     try:
         with rig.start(config, trial_id, progress.phase) as session:
             start = session.start

@@ -77,6 +77,9 @@ class Facts:
         itl_p50_s: Median inter-token latency.
         has_uncounted_tokens: Whether tokens were counted by stream events that may bring several each.
         num_constant_weights: Weight tensors that hold a single value, by the engine's account.
+        is_engine_untested: Whether nothing that we know of the engine was checked against its version.
+        is_instrumented: Whether the engine was started with metrics of its own that are not part of the config.
+        is_dummy_weights: Whether the engine filled its weights as it liked.
         meter_faults: What the meter complained of.
     """
 
@@ -114,13 +117,17 @@ class Facts:
     itl_p50_s: float | None
     has_uncounted_tokens: bool
     num_constant_weights: int | None
+    is_engine_untested: bool
+    is_instrumented: bool
+    is_dummy_weights: bool
     meter_faults: tuple[Reason, ...]
 
 
 def judge(facts: Facts, plan: Plan) -> tuple[RowStatus, tuple[Reason, ...], tuple[Reason, ...]]:
     """Status, reasons (why invalid) and warnings of a window.
 
-    No tokens, no energy, a meter's fault, the wrong devices, or a throughput beyond physics is invalid under any plan.
+    No tokens, no energy, a meter's fault, the wrong devices, a throughput beyond physics, weights that are none, or an
+    engine that was made to watch itself is invalid under any plan.
     """
     fatal = {*facts.meter_faults} | _true({
         Reason.NO_TOKENS: facts.output_tokens == 0,
@@ -130,6 +137,8 @@ def judge(facts: Facts, plan: Plan) -> tuple[RowStatus, tuple[Reason, ...], tupl
         Reason.ABOVE_PHYSICAL_BOUND: _above(facts.output_tokens_per_s, facts.bound_tokens_per_s),
         Reason.WEIGHTS_CONSTANT: _above(facts.num_constant_weights, 0),
         Reason.ERROR_RATE: facts.num_failed > 0 and facts.num_completed == 0,
+        Reason.INSTRUMENTED: facts.is_instrumented,
+        Reason.DUMMY_WEIGHTS: facts.is_dummy_weights,
     })  # fmt: skip
     gated, warnings = _gates(facts, plan), _warnings(facts, plan)
     if plan.gates == "enforce":
@@ -180,6 +189,7 @@ def _warnings(facts: Facts, plan: Plan) -> set[Reason]:
         Reason.ALIASING_RISK: facts.num_gpus > 0 and _is_aliased(facts.itl_p50_s),
         Reason.WARMUP_CAPPED: bool(facts.warmup_unsettled),
         Reason.WINDOW_SHORT: not facts.is_window_long_enough,
+        Reason.ENGINE_UNTESTED: facts.is_engine_untested,
     })  # fmt: skip
 
 

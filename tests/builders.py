@@ -8,13 +8,14 @@ from functools import cache
 from typing import Any
 
 from pipeline.config import load_study
+from pipeline.engine_config import EngineConfig, Value
 from pipeline.load.protocol import RequestRecord
 from pipeline.meter.protocol import DeviceReading, EnergyTick, PowerSample, StateSample
 from pipeline.record import Row, Trial
 from pipeline.rig.protocol import Report, Start
 from pipeline.search.search import Proposal
 from pipeline.store import new_id
-from pipeline.study import EngineConfig, Scalar, Study
+from pipeline.study import Study
 from pipeline.vocabulary import Boundary, Evidence, Reason, RowStatus, TrialStatus
 from pipeline.workload import OperatingPoint, Slo
 
@@ -31,7 +32,7 @@ def make_study(*overrides: str) -> Study:
     return load_study(overrides)
 
 
-def with_axes(study: Study, **values: tuple[Scalar | None, ...] | Scalar | None) -> Study:
+def with_axes(study: Study, **values: tuple[Value | None, ...] | Value | None) -> Study:
     """A study with some axes replaced, `group__name=(a, b)` standing for `group.name`, and its other axes single."""
     axes = {key: options[:1] for key, options in study.axes.items()}
     for key, value in values.items():
@@ -112,7 +113,7 @@ class StubRig:
 
     def __init__(self, study: Study, answer: Any) -> None:
         """`answer(config, concurrency)` returns row columns or raises; concurrency 0 is the start."""
-        self._study = study
+        self.study = study
         self._answer = answer
         self.started: list[EngineConfig] = []
         self.measured: list[tuple[str, int]] = []
@@ -124,6 +125,10 @@ class StubRig:
     def refusal(self, config: EngineConfig) -> str | None:
         """Refuse the configs whose hashes are in `refused`."""
         return "the engine refuses this one" if config.config_hash in self.refused else None
+
+    def doubts(self, config: EngineConfig) -> tuple[str, ...]:
+        """None."""
+        return ()
 
     def describe(self) -> list[str]:
         """What this is."""
@@ -144,7 +149,7 @@ class StubRig:
         columns = self._answer(config, concurrency)
         self.measured.append((config.config_hash, concurrency))
         return make_row(
-            study_id=self._study.id, trial_id=trial_id, config_hash=config.config_hash, concurrency=concurrency,
+            study_id=self.study.id, trial_id=trial_id, config_hash=config.config_hash, concurrency=concurrency,
             evidence=Evidence.SIMULATED, started_utc=datetime.now(UTC).isoformat(), **columns,
         )  # fmt: skip
 
@@ -169,6 +174,7 @@ class Recorder:
     def __init__(self) -> None:
         """Nothing yet."""
         self.phases: list[str] = []
+        self.notes: list[str] = []
         self.rows: list[Row] = []
         self.began: list[tuple[int, int, Proposal]] = []
         self.ended: list[Trial] = []
@@ -187,6 +193,10 @@ class Recorder:
         self.rows.append(row)
         if len(self.rows) == self.interrupt_at_row:
             raise KeyboardInterrupt
+
+    def note(self, text: str) -> None:
+        """Remember."""
+        self.notes.append(text)
 
     def trial_began(self, number: int, num_done: int, proposal: Proposal) -> None:
         """Remember."""

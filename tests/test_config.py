@@ -10,8 +10,9 @@ import yaml
 
 from pipeline.compose import compose_conf, conf_dir, groups, nearest
 from pipeline.config import AXES, held, load_study, read_engine_config
+from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
-from pipeline.study import EngineConfig, Study
+from pipeline.study import Study
 from pipeline.workload import OperatingPoint
 from tests.builders import MODELLED, make_study
 
@@ -32,6 +33,7 @@ def one_line(overrides: list[str]) -> str:
 def test_every_choice_of_every_group_composes(turn: int) -> None:
     """Each turn takes the next choice of every group, so that all of them are seen."""
     chosen = {group: choices[turn % len(choices)] for group, choices in CHOICES.items()}
+    chosen |= {"engine": "trtllm"} if chosen["space"] == "full" else {}
     study = load_study([f"{group}={choice}" for group, choice in chosen.items()])
     assert study.model.name == chosen["model"]
     assert study.hardware.name == chosen["hardware"]
@@ -66,15 +68,17 @@ def test_axes_are_lists_single_values_or_not_set() -> None:
     study = load_study([
         *MODELLED, "precision.weights=fp4", "precision.kv_cache=[auto,fp8]", "parallelism.tp=[2,4]",
         "parallelism.pp=2", "batching.max_batch_size=[null,64]", "batching.kv_cache_fraction=0.85",
-        "batching.chunked_prefill=[true,false]", "batching.max_num_tokens=null", "engine.knobs.moe_backend=[TRTLLM,7]",
-        "+engine.knobs.enable_attention_dp=true",
+        "batching.chunked_prefill=[true,false]", "batching.max_num_tokens=null", "engine.knobs=null",
+        "engine.knobs.moe_backend=[TRTLLM,7]", "+engine.knobs.a.b=true", "engine.knobs.sizes=[[1,2],null,[4]]",
     ])  # fmt: skip
     assert study.axes == {
         "precision.weights": ("fp4",), "precision.kv_cache": ("auto", "fp8"), "parallelism.tp": (2, 4),
-        "parallelism.pp": (2,), "parallelism.ep": (1, 2, 4, 8), "parallelism.attention_dp": (False,),
+        "parallelism.pp": (2,), "parallelism.cp": (None,), "parallelism.ep": (1, 2, 4, 8),
+        "parallelism.attention_dp": (False, True), "parallelism.moe_tp": (None,),
         "batching.max_batch_size": (None, 64), "batching.max_num_tokens": (None,),
         "batching.kv_cache_fraction": (0.85,), "batching.chunked_prefill": (True, False),
-        "engine.knobs.moe_backend": ("TRTLLM", 7), "engine.knobs.enable_attention_dp": (True,),
+        "engine.knobs.moe_backend": ("TRTLLM", 7), "engine.knobs.a.b": (True,),
+        "engine.knobs.sizes": ((1, 2), None, (4,)),
     }  # fmt: skip
     assert [type(value) for value in study.axes["batching.chunked_prefill"]] == [bool, bool]
 
@@ -99,7 +103,7 @@ def test_composing_leaves_no_trace_of_the_last_time() -> None:
     assert compose_conf(["plan=quick"]) == first
 
 
-GROUP_LIST = "allowed: baseline, batching, engine, engines_dir"
+GROUP_LIST = "allowed: baseline, batching, disaggregation, engine, engines_dir"
 BAD: list[tuple[str, list[str]]] = [
     ("mode=tiny-llama", ["mode: unknown key", "did you mean 'model'?", GROUP_LIST]),
     ("model=tiny-lama", ["model=tiny-lama: unknown", "did you mean 'tiny-llama'?", "allowed: deepseek-r1, gpt-oss-1"]),
@@ -110,7 +114,7 @@ BAD: list[tuple[str, list[str]]] = [
     ("foo.bar=1", ["foo.bar: unknown key", GROUP_LIST]),
     ("precision.bits=4", ["precision.bits: unknown key", "allowed: precision.weights, precision.kv_cache"]),
     ("+precision.bits=4", ["precision.bits: unknown key", "allowed: precision.weights, precision.kv_cache"]),
-    ("engine.knobs.nope=1", ["engine.knobs.nope: unknown key", "to add one, write +engine.knobs.nope=1"]),
+    ("space=full", ["space=full: is of engine=trtllm; engine=openvino"]),
     ("model=tiny-llama,gpt-oss-20b", ["model=tiny-llama,gpt-oss-20b: one value is allowed"]),
     ("precision.weights=fp8,fp4", ["one value is allowed", "precision.weights=[A,B]"]),
     ("~plan", ["~plan: cannot be taken away"]),
@@ -156,7 +160,7 @@ BAD: list[tuple[str, list[str]]] = [
     ("batching.max_batch_size=[4,4]", ["batching.max_batch_size=[4, 4]: a value is given twice"]),
     ("batching.max_batch_size=[[4]]", ["batching.max_batch_size=[4]", "a number, a word, true, false or null"]),
     ("engine.knobs=3", ["engine.knobs=3", "engine.knobs.NAME=VALUE"]),
-    ("+engine.knobs.a.b=1", ["engine.knobs.a={'b': 1}"]),
+    ("+engine.knobs.a=[[1,{b:2}]]", ["engine.knobs.a=[1, {'b': 2}]", "a number, a word, true, false or null"]),
     ("engine.port=99999", ["engine.port=99999", "less than or equal to 65535"]),
     ("baseline=/nowhere/x.yaml", ["baseline=/nowhere/x.yaml: cannot be read", "give a YAML file"]),
 ]

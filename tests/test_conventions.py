@@ -22,6 +22,7 @@ DIMENSIONLESS = {
     "num_running_mean", "num_waiting_mean", "num_new_kernels", "num_compile_lines",  # counts
     "occupancy", "drift", "power_drift", "output_tokens_per_joule_rel_ci95", "block_autocorrelation", "gpu_busy_mean",
     "kv_cache_use_mean", "token_disagreement", "client_core_share", "host_busy_share", "host_steal_share",  # ratios
+    "engine_energy_disagreement", "finished_token_disagreement",  # ratios by the engine's account
     "method",  # a version
     "score",  # the one name with a unit of its own, in its meaning
 }  # fmt: skip

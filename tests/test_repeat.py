@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError, StoreError
 from pipeline.repeat import measure_once, on_gpu, only_config, repeat
 from pipeline.rig.protocol import TrialError
 from pipeline.store import Store
-from pipeline.study import EngineConfig, Study
+from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 from tests.builders import MODELLED, Recorder, StubRig, make_study, with_axes
 

@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
+from pipeline.engine_config import EngineConfig, Value
 from pipeline.errors import ConfigError
 from pipeline.roofline.memory import kv_bytes, kv_pool_bytes
-from pipeline.space import LENGTH_MARGIN_TOKENS, MAX_CONFIGS, RULES, Space, build_space, engine_default, why_infeasible
-from pipeline.study import EngineConfig, Scalar, Study
+from pipeline.rules import LENGTH_MARGIN_TOKENS, RULES, longest_prompt_tokens, why_infeasible
+from pipeline.space import MAX_CONFIGS, NUM_DRAWS, build_space, engine_default
+from pipeline.study import Study
 from tests.builders import MODELLED, make_study, with_axes
 from tests.roofline import facts
 
@@ -16,9 +18,9 @@ MIXTURE = MODELLED
 EMBEDDED = ("study=test",)
 
 
-def config(study: Study, **values: Scalar | None) -> EngineConfig:
+def config(study: Study, **values: Value | None) -> EngineConfig:
     """A config of the study's engine, `group__name=value` standing for `group.name`; 4-bit weights unless said."""
-    axes: dict[str, Scalar | None] = {"precision.weights": "fp4"}
+    axes: dict[str, Value | None] = {"precision.weights": "fp4"}
     axes |= {key.replace("__", "."): value for key, value in values.items()}
     return EngineConfig.from_axes(study.engine.name, axes)
 
@@ -62,14 +64,13 @@ def test_weights_that_the_model_does_not_have_are_refused_with_those_it_has() ->
     assert reason == "precision.weights=bf16: gpt-oss-120b has no bf16 weights, only fp4"
 
 
-BROKEN: list[tuple[tuple[str, ...], dict[str, Any], dict[str, Scalar | None], str]] = [
+BROKEN: list[tuple[tuple[str, ...], dict[str, Any], dict[str, Value | None], str]] = [
     (DENSE, {}, {"parallelism.tp": 3}, "tp=3 does not divide the 32 attention heads"),
     (DENSE, {"hardware": {"num_gpus": 64}}, {"parallelism.tp": 64}, "tp=64 does not divide the 32 attention heads"),
     (DENSE, {}, {"parallelism.tp": 16}, "tp x pp = 16 GPUs, 8 present"),
     (DENSE, {}, {"parallelism.tp": 8, "parallelism.pp": 2}, "tp x pp = 16 GPUs, 8 present"),
     (DENSE, {"hardware": {"num_gpus": 1}}, {"parallelism.tp": 2}, "tp x pp = 2 GPUs, 1 present"),
     (DENSE, {"hardware": {"num_gpus": 64}}, {"parallelism.pp": 33}, "pp=33 exceeds the 32 layers"),
-    (DENSE, {}, {"parallelism.attention_dp": True}, "attention_dp needs tp > 1"),
     (DENSE, {}, {"parallelism.tp": 2, "parallelism.ep": 2}, "ep=2: llama-3.1-8b has no experts"),
     (MIXTURE, {}, {"parallelism.tp": 2, "parallelism.ep": 4}, "ep=4 does not divide tp=2"),
     (MIXTURE, {}, {"parallelism.tp": 4, "parallelism.ep": 3}, "ep=3 does not divide tp=4"),
@@ -87,7 +88,7 @@ BROKEN: list[tuple[tuple[str, ...], dict[str, Any], dict[str, Scalar | None], st
     ),
     (
         DENSE,
-        {},
+        {"engine": {"name": "vllm"}},
         {"batching.max_num_tokens": 2048 + LENGTH_MARGIN_TOKENS - 1, "batching.chunked_prefill": False},
         "max_num_tokens=2079 without chunked prefill: a prompt of the first wave may need 2080 tokens",
     ),
@@ -96,6 +97,14 @@ BROKEN: list[tuple[tuple[str, ...], dict[str, Any], dict[str, Scalar | None], st
         {},
         {"batching.max_num_tokens": 512, "batching.max_batch_size": 1024, "batching.chunked_prefill": True},
         "max_batch_size exceeds max_num_tokens",
+    ),
+    (DENSE, {}, {"engine.knobs.kv_cache_config.enable_block_reuse": True}, "prompts share nothing"),
+    (EMBEDDED, {}, {"precision.weights": "bf16", "engine.knobs.enable_prefix_caching": True}, "prompts share nothing"),
+    (
+        DENSE,
+        {"slo": {"tpot_p99_s": 0.04}},
+        {"engine.knobs.stream_interval": 20},
+        "stream_interval=20: users would wait for 20 tokens at a time",
     ),
     (EMBEDDED, {}, {"precision.weights": "bf16", "parallelism.tp": 2}, "a CPU engine is one device"),
     (EMBEDDED, {}, {"precision.weights": "bf16", "parallelism.pp": 2}, "a CPU engine is one device"),
@@ -116,7 +125,7 @@ BROKEN: list[tuple[tuple[str, ...], dict[str, Any], dict[str, Scalar | None], st
 
 @pytest.mark.parametrize(("overrides", "changes", "axes", "reason"), BROKEN)
 def test_a_broken_rule_says_what_is_wrong(
-    overrides: tuple[str, ...], changes: dict[str, Any], axes: dict[str, Scalar | None], reason: str
+    overrides: tuple[str, ...], changes: dict[str, Any], axes: dict[str, Value | None], reason: str
 ) -> None:
     study = on(make_study(*overrides), **changes)
     found = why_infeasible(EngineConfig.from_axes(study.engine.name, {"precision.weights": "fp4"} | axes), study)
@@ -125,14 +134,22 @@ def test_a_broken_rule_says_what_is_wrong(
     assert "\n" not in found
 
 
-ALLOWED: list[tuple[tuple[str, ...], dict[str, Any], dict[str, Scalar | None]]] = [
+ALLOWED: list[tuple[tuple[str, ...], dict[str, Any], dict[str, Value | None]]] = [
     (DENSE, {}, {"parallelism.tp": 8}),
     (DENSE, {}, {"parallelism.tp": 4, "parallelism.pp": 2}),
     (DENSE, {}, {"parallelism.tp": 2, "parallelism.attention_dp": True}),
     (DENSE, {"hardware": {"num_gpus": 32}}, {"parallelism.tp": 32}),
     (MIXTURE, {}, {"parallelism.tp": 4, "parallelism.ep": 2}),
     (MIXTURE, {"engine": {"name": "vllm"}}, {"parallelism.tp": 4, "parallelism.ep": 4}),
-    (DENSE, {}, {"batching.max_num_tokens": 2048 + LENGTH_MARGIN_TOKENS, "batching.chunked_prefill": False}),
+    (
+        DENSE,
+        {"engine": {"name": "vllm"}},
+        {"batching.max_num_tokens": 2048 + LENGTH_MARGIN_TOKENS, "batching.chunked_prefill": False},
+    ),
+    (DENSE, {}, {"engine.knobs.kv_cache_config.enable_block_reuse": False}),
+    (DENSE, {"workload": {"shared_prefix_tokens": 64}}, {"engine.knobs.kv_cache_config.enable_block_reuse": True}),
+    (DENSE, {}, {"engine.knobs.stream_interval": 20}),
+    (DENSE, {"slo": {"tpot_p99_s": 0.04}}, {"engine.knobs.stream_interval": 1}),
     (DENSE, {}, {"batching.max_num_tokens": 512, "batching.chunked_prefill": True}),
     (DENSE, {}, {"batching.max_num_tokens": 512, "batching.max_batch_size": 512, "batching.chunked_prefill": True}),
     (DENSE, {}, {"batching.max_batch_size": 4096}),
@@ -143,7 +160,7 @@ ALLOWED: list[tuple[tuple[str, ...], dict[str, Any], dict[str, Scalar | None]]] 
 
 @pytest.mark.parametrize(("overrides", "changes", "axes"), ALLOWED)
 def test_the_nearest_possible_config_is_allowed(
-    overrides: tuple[str, ...], changes: dict[str, Any], axes: dict[str, Scalar | None]
+    overrides: tuple[str, ...], changes: dict[str, Any], axes: dict[str, Value | None]
 ) -> None:
     study = on(make_study(*overrides), **changes)
     chosen = EngineConfig.from_axes(study.engine.name, {"precision.weights": "fp4"} | axes)
@@ -167,9 +184,9 @@ def test_every_config_of_a_space_passes_every_rule_and_none_comes_twice(override
         assert [rule(each, study) for rule in RULES] == [None] * len(RULES)
     assert len({each.config_hash for each in space.configs}) == len(space.configs)
     total = math.prod(len(values) for values in study.axes.values())
-    assert len(space.configs) + space.num_excluded == total
+    assert len(space.configs) + space.num_excluded <= total  # fewer: an axis without effect makes no further config
     assert all(reason and "\n" not in reason for reason in space.exclusions)
-    default = engine_default(study, space)
+    default = engine_default(space)
     assert why_infeasible(default, study) is None
 
 
@@ -226,11 +243,28 @@ def test_the_engines_own_refusals_are_exclusions_after_the_rules() -> None:
         build_space(study, lambda _: "no, says the engine")
 
 
-def test_too_many_configs_are_an_error_and_not_a_sample() -> None:
-    many = tuple(range(1, MAX_CONFIGS // 100 + 2))
-    study = with_axes(make_study(*MODELLED), batching__max_num_tokens=many, batching__max_batch_size=many[:100])
-    with pytest.raises(ConfigError, match=f"the axes span {len(many) * 100} configs, more than {MAX_CONFIGS}; fix"):
-        build_space(study)
+def test_of_too_many_configs_some_are_drawn_and_the_space_says_so() -> None:
+    many = tuple(range(64, 64 + MAX_CONFIGS // 100 + 1))
+    sizes = (None, *range(1, 100))
+    fp4 = with_axes(make_study(*MODELLED), precision__weights="fp4")
+    study = with_axes(fp4, batching__max_num_tokens=many, batching__max_batch_size=sizes)
+    space = build_space(study)
+    assert space.is_drawn
+    assert space.num_combinations == len(many) * 100
+    assert 100 < len(space.configs) <= NUM_DRAWS
+    assert build_space(study).configs == space.configs
+    assert all(why_infeasible(each, study) is None for each in space.configs)
+    assert len({each.config_hash for each in space.configs}) == len(space.configs)
+
+
+def test_a_drawn_space_allows_what_was_not_drawn_but_breaks_no_rule() -> None:
+    tokens = tuple(range(64, 300_000))
+    study = with_axes(make_study(*MODELLED), precision__weights="fp4", batching__max_num_tokens=tokens)
+    space = build_space(study, lambda config: "odd" if (config.batching.max_num_tokens or 0) % 2 else None)
+    drawn = {each.batching.max_num_tokens for each in space.configs}
+    other = next(tokens for tokens in range(64, 300_000, 2) if tokens not in drawn)
+    assert space.allows(config(study, batching__max_num_tokens=other))
+    assert not space.allows(config(study, batching__max_num_tokens=other + 1))
 
 
 def test_a_space_without_choice_has_one_config() -> None:
@@ -240,7 +274,7 @@ def test_a_space_without_choice_has_one_config() -> None:
 
 def test_the_default_sets_nothing_and_takes_the_fewest_gpus() -> None:
     study = dataclasses.replace(make_study(*MODELLED), hardware=facts.hardware("h100"))
-    default = engine_default(study, build_space(study))
+    default = engine_default(build_space(study))
     assert not any(key.startswith(("batching.", "engine.")) for key in default.requested())
     fewer = [n for n in (1, 2, 4, 8) if n < default.parallelism.num_gpus]
     for tp in fewer:
@@ -251,7 +285,7 @@ def test_the_default_is_a_feasible_config_where_setting_nothing_is_not() -> None
     study = make_study(*MODELLED)
     chosen = config(study)
     bare_does_not_fit = on(study, workload={"isl_tokens": 10_000_000})
-    assert engine_default(bare_does_not_fit, Space(configs=(chosen,))) == chosen
+    assert engine_default(dataclasses.replace(build_space(study), study=bare_does_not_fit, configs=(chosen,))) == chosen
 
 
 def test_what_fits_is_what_the_roofline_says_to_the_byte() -> None:
@@ -264,3 +298,20 @@ def test_what_fits_is_what_the_roofline_says_to_the_byte() -> None:
         memory_bytes = round(study.hardware.memory_bytes - spare + spare_bytes)
         found = why_infeasible(chosen, on(study, hardware={"memory_bytes": memory_bytes}))
         assert (found is None) is feasible
+
+
+@pytest.mark.parametrize(
+    ("engine", "batching", "limit_tokens"),
+    [
+        ("trtllm", {"batching.max_num_tokens": 1216}, 1216),
+        ("trtllm", {}, 8192),
+        ("trtllm", {"batching.max_num_tokens": 1216, "batching.chunked_prefill": True}, None),
+        ("vllm", {"batching.max_num_tokens": 1216}, None),
+        ("vllm", {"batching.max_num_tokens": 4096, "batching.chunked_prefill": False}, 4096),
+    ],
+)
+def test_prompts_have_a_limit_where_they_go_through_whole(
+    engine: str, batching: dict[str, Value | None], limit_tokens: int | None
+) -> None:
+    chosen = EngineConfig.from_axes(engine, {"precision.weights": "fp4", **batching})
+    assert longest_prompt_tokens(chosen) == limit_tokens

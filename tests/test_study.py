@@ -8,18 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.engine_config import Batching, EngineConfig, Parallelism, Precision, canonical_json, content_hash
 from pipeline.resume import study_json
-from pipeline.study import (
-    Batching,
-    Checkpoint,
-    EngineConfig,
-    Parallelism,
-    Plan,
-    Precision,
-    Study,
-    canonical_json,
-    content_hash,
-)
+from pipeline.study import Checkpoint, Plan, Study
 from pipeline.workload import CONCURRENCY_GRID, OperatingPoint
 from tests.builders import MODELLED, make_study
 

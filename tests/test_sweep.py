@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine.trtllm import TrtllmEngine
+from pipeline.engine.trtllm.adapter import TrtllmEngine
+from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError, StoreError
 from pipeline.record import Row, Trial
 from pipeline.rig.modelled import ModelledRig
 from pipeline.rig.protocol import TrialError
+from pipeline.rules import why_infeasible
 from pipeline.score import score
-from pipeline.space import build_space, why_infeasible
+from pipeline.space import build_space
 from pipeline.store import Store
-from pipeline.study import EngineConfig, Study
+from pipeline.study import Study
 from pipeline.sweep import sweep
 from pipeline.vocabulary import Evidence, RowStatus, TrialStatus
 from tests.builders import MODELLED, Recorder, StubRig, make_study, with_axes, with_search

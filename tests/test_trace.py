@@ -66,7 +66,16 @@ def devices(draw: st.DrawFn) -> DeviceReading:
 def traces(draw: st.DrawFn) -> Trace:
     open_ns, close_ns = sorted(draw(st.lists(st.integers(0, END_S * SECOND_NS), min_size=2, max_size=2, unique=True)))
     counters = [
-        CounterSample(t_ns=t, output_tokens=n * 100, num_running=draw(maybe))
+        CounterSample(
+            t_ns=t,
+            output_tokens=n * 100,
+            num_running=draw(maybe),
+            energy_j=1000.0 + n,
+            energy_t_ns=t,
+            finished_tokens=90 * n,
+            num_ttfts=n,
+            ttft_sum_s=0.5 * n,
+        )
         for n, t in enumerate(sorted([draw(st.integers(0, open_ns)), draw(st.integers(close_ns, END_S * SECOND_NS))]))
     ]
     processes = draw(st.none() | st.just((ProcessSample(pid=1, name="engine", cpu_s=2.0),)))

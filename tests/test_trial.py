@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError, LoadError, MeterError, StoreError
 from pipeline.record import Row, Trial
 from pipeline.resume import adopt_orphans
 from pipeline.rig.protocol import TrialError
 from pipeline.score import score
 from pipeline.store import Store
-from pipeline.study import EngineConfig, Study
+from pipeline.study import Study
 from pipeline.trial import run_trial
 from pipeline.vocabulary import Evidence, TrialStatus
 from tests.builders import INVALID, MODELLED, Recorder, StubRig, make_row, make_slo, make_study, make_trial

@@ -25,7 +25,8 @@ GOOD = Facts(
     is_window_long_enough=True, output_tokens_per_s=50.0, bound_tokens_per_s=60.0, rel_ci95=0.01, num_new_kernels=0,
     num_compile_lines=0, client_core_share=0.1, client_lag_p99_s=0.001, host_busy_share=0.2, host_steal_share=0.0,
     gpu_busy=0.99, num_running=60.0, num_waiting=0.0, num_preemptions=0, token_disagreement=0.001, itl_p50_s=0.012,
-    has_uncounted_tokens=False, num_constant_weights=0, meter_faults=(),
+    has_uncounted_tokens=False, num_constant_weights=0, is_engine_untested=False, is_instrumented=False,
+    is_dummy_weights=False, meter_faults=(),
 )  # fmt: skip
 
 OPTIONAL = [field.name for field in dataclasses.fields(Facts) if "None" in str(field.type)]
@@ -42,6 +43,8 @@ FATAL: list[tuple[Reason, dict[str, Any]]] = [
     (Reason.ABOVE_PHYSICAL_BOUND, {"output_tokens_per_s": 60.1}),
     (Reason.WEIGHTS_CONSTANT, {"num_constant_weights": 1}),
     (Reason.ERROR_RATE, {"num_failed": 1, "num_completed": 0}),
+    (Reason.INSTRUMENTED, {"is_instrumented": True}),
+    (Reason.DUMMY_WEIGHTS, {"is_dummy_weights": True}),
 ]
 """Invalid whatever the plan."""
 
@@ -80,6 +83,7 @@ WARNED: list[tuple[Reason, dict[str, Any]]] = [
     (Reason.ALIASING_RISK, {"itl_p50_s": 0.098}),
     (Reason.WARMUP_CAPPED, {"warmup_unsettled": ("temperature",)}),
     (Reason.WINDOW_SHORT, {"is_window_long_enough": False}),
+    (Reason.ENGINE_UNTESTED, {"is_engine_untested": True}),
 ]
 """Never invalid: dropping such rows would be selecting."""
 
@@ -142,8 +146,8 @@ def test_a_warning_is_never_a_reason(reason: Reason, facts: dict[str, Any]) -> N
 
 
 def test_every_reason_is_tested_here() -> None:
-    across_rows = {Reason.TEMPERATURE_APART}  # only other rows show it: neighbours.py
-    assert {reason for reason, _ in FATAL + GATED + WARNED} | {Reason.DEMO_PLAN} | across_rows == set(Reason)
+    elsewhere = {Reason.TEMPERATURE_APART, Reason.IMPORTED_WINDOW}  # neighbours.py, importers/trtllm_bench.py
+    assert {reason for reason, _ in FATAL + GATED + WARNED} | {Reason.DEMO_PLAN} | elsewhere == set(Reason)
 
 
 def test_all_reasons_are_given_at_once_and_in_a_fixed_order() -> None:

@@ -9,9 +9,9 @@ from rich.live import Live
 from rich.text import Text
 
 from pipeline.cli.table import config_text, number, seconds
+from pipeline.engine_config import canonical_json
 from pipeline.record import Row, Trial
 from pipeline.search.search import Proposal
-from pipeline.study import canonical_json
 
 
 class PlainDisplay:
@@ -28,6 +28,10 @@ class PlainDisplay:
 
     def __exit__(self, *exc: object) -> None:
         """Nothing to clear."""
+
+    def note(self, text: str) -> None:
+        """Say it."""
+        self._print(text)
 
     def trial_began(self, number: int, num_done: int, proposal: Proposal) -> None:
         """Say which config comes now."""
@@ -70,6 +74,10 @@ class LiveDisplay:
     def __exit__(self, *exc: object) -> None:
         """Stop drawing and clear the panel."""
         self._live.stop()
+
+    def note(self, text: str) -> None:
+        """Let it scroll away above the panel."""
+        self._console.print(text, style="yellow", highlight=False, soft_wrap=True, markup=False)
 
     def trial_began(self, number: int, num_done: int, proposal: Proposal) -> None:
         """Show which config comes now."""

@@ -4,7 +4,7 @@ tiny-llama needs nothing. For the others: the GPU that is here names the hardwar
 that its runtime has is used, and without a GPU the modelled rig answers for b200.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.compose import compose_conf, groups
@@ -38,19 +38,35 @@ def prepare(overrides: Sequence[str]) -> Prepared:
     """Complete the user's overrides for this host and load the study.
 
     Raises:
-        ConfigError: If they are wrong or do not fit this host.
+        ConfigError: If they are wrong or do not fit this host, or ask for what is rendered only.
         EngineError: If there is a GPU and none of the model's engines.
     """
+    prepared = _prepare(overrides)
+    if prepared.study.disaggregation is not None:
+        raise ConfigError(
+            "disaggregation=split: is rendered only: tpw render writes its folders, serve.sh in one starts all of its "
+            "servers, and tpw measure url=http://HOST:PORT gpus=... measures them; leave it out here"
+        )
+    return prepared
+
+
+def _prepare(overrides: Sequence[str]) -> Prepared:
     given = {text.lstrip("+~").split("=", 1)[0]: text.partition("=")[2] for text in overrides}
     conf = compose_conf([text for text in overrides if text.startswith(("model=", "hardware=", "rig="))])
     engines: list[str] = conf["model"]["engines"]
     if "openvino" in engines:
         return Prepared(study=load_study(overrides), overrides=tuple(overrides))
-    choices = {group: choice for group, choice in GPU_CHOICES.items() if group not in given}
+    choices = gpu_choices(given)
     gpus = visible_gpus() if given.get("rig") != "modelled" else ()
     if not gpus:
         return _modelled(overrides, given, choices, engines)
     return _served(overrides, given, choices, engines, gpus)
+
+
+def gpu_choices(given: Mapping[str, str]) -> dict[str, str]:
+    """What is taken for the groups that the user left open, on GPUs; keyed like `given`."""
+    defaults = GPU_CHOICES | ({"parallelism": "full"} if given.get("space") == "full" else {})
+    return {group: choice for group, choice in defaults.items() if group not in given}
 
 
 def _modelled(overrides: Sequence[str], given: dict[str, str], choices: dict[str, str], engines: list[str]) -> Prepared:

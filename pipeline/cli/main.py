@@ -6,8 +6,11 @@ import typer
 from rich.console import Console
 
 from pipeline import __version__
+from pipeline.cli.doctor import doctor
+from pipeline.cli.import_ import import_
 from pipeline.cli.measure import measure
 from pipeline.cli.plan import plan
+from pipeline.cli.render import render
 from pipeline.cli.repeat import repeatability
 from pipeline.cli.show import show
 from pipeline.cli.sweep import sweep
@@ -36,7 +39,12 @@ app.command(
 app.command(
     help="Start one configuration afresh, again and again: how far do windows, starts and visits agree?", epilog=EPILOG
 )(repeatability)
+app.command(help="Say what this machine lacks for a study, and what to do; changes nothing.", epilog=EPILOG)(doctor)
+app.command(
+    help="Write engine folders (files, command line, script) of a study's configs; starts nothing.", epilog=EPILOG
+)(render)
 app.command(help="Recompute stored rows from their evidence; fails where they differ.")(verify)
+app.command(name="import", help="Make a row of another tool's report: never ranked with rows measured here.")(import_)
 app.command(help="Print the best configurations of a study again, from its rows alone.")(show)
 
 

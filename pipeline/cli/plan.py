@@ -9,9 +9,13 @@ from pipeline.cli.host import prepare
 from pipeline.cli.table import config_text
 from pipeline.cli.terminal import terminal
 from pipeline.engine.catalog import find_engine, refusal
+from pipeline.engine.trtllm.multinode import why_not_here
+from pipeline.engine_config import EngineConfig, canonical_json
+from pipeline.precision import formats
 from pipeline.roofline.predict import predict
+from pipeline.search.recipe_seeds import recipe_seeds
 from pipeline.space import build_space, engine_default
-from pipeline.study import EngineConfig, Study, canonical_json
+from pipeline.study import Study
 from pipeline.warmup import NUM_STEADY_BLOCKS
 
 START_S = {"cpu": 2.5, "gpu": 150.0}
@@ -24,16 +28,25 @@ def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choic
     prepared = prepare(overrides or [])
     study = prepared.study
     engine = find_engine(study)
-    space = build_space(study, lambda config: refusal(engine, config, study))
+    here = why_not_here if study.rig == "served" else lambda *_: None
+    space = build_space(study, lambda config: refusal(engine, config, study) or here(config, study))
     for note in prepared.notes:
         console.print(note, style="yellow")
     console.print(f"study {study.id}")
-    console.print(f"configs: {len(space.configs)} feasible, {space.num_excluded} excluded")
+    console.print(space.describe(), soft_wrap=True)
     for reason, count in space.exclusions.most_common():
-        console.print(f"  {count:6d}  {reason}")
-    baseline = study.baseline or engine_default(study, space)
+        console.print(f"  {count:6d}  {reason}" if count < 10**6 else f"  {count:.0e}  {reason}")
+    for config in {config.precision: config for config in reversed(space.configs)}.values():
+        if (found := formats(config, study.model, study.hardware)) is not None:
+            console.print(
+                f"precision {config.precision.weights}, KV {config.precision.kv_cache}: {found}", soft_wrap=True
+            )
+    baseline = study.baseline or engine_default(space)
     console.print(f"trial 0, the baseline: {config_text(canonical_json(baseline.requested()))}")
-    num_trials = min(study.search.budget_trials, len(space.configs) + 1)
+    seeds = recipe_seeds(study, space.refusal)
+    for note in seeds.notes:
+        console.print(note, style="yellow", highlight=False, soft_wrap=True, markup=False)
+    num_trials = min(study.search.budget_trials, len(space.configs) + 1 + len(seeds.configs))
     settled_s = max(study.plan.warmup_s, NUM_STEADY_BLOCKS * study.plan.block_s)
     point_s = settled_s + study.plan.windows * (study.plan.window_s + study.plan.check_s)
     start_s, num_loads = START_S[study.hardware.kind], len(study.workload.ladder)

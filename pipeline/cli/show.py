@@ -6,10 +6,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipeline.cli.gain import gain_lines
 from pipeline.cli.table import failures, result_tables
 from pipeline.cli.terminal import terminal
 from pipeline.compose import nearest
 from pipeline.errors import ConfigError
+from pipeline.recipe_gain import recipe_gains
 from pipeline.store import Store
 from pipeline.study import Study
 
@@ -36,7 +38,7 @@ def show(
 
 
 def print_results(console: Console, study: Study, store: Store) -> None:
-    """The tables, the failures and where the rows are."""
+    """The tables, the gain over recipes, the failures and where the rows are."""
     rows, trials = store.rows(study.id), store.trials(study.id)
     tables = result_tables(rows, trials, study.slo)
     for table in tables:
@@ -44,6 +46,8 @@ def print_results(console: Console, study: Study, store: Store) -> None:
         console.print(table)
     if not tables:
         console.print("\nno valid row yet")
+    for line in gain_lines(recipe_gains(rows, trials, study.slo), study.slo):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     for line in failures(trials):
         console.print(line, style="red", highlight=False, soft_wrap=True)
     invalid = [row for row in rows if row.reasons]

@@ -7,11 +7,12 @@ from operator import attrgetter
 
 from rich.table import Table
 
+from pipeline.engine_config import canonical_json, split_key
 from pipeline.grouping import grouped
 from pipeline.neighbours import cross_row_warnings
+from pipeline.recipe_gain import recipe_names
 from pipeline.record import Row, Trial
 from pipeline.score import best_row, score, usable
-from pipeline.study import Scalar
 from pipeline.vocabulary import TrialStatus
 from pipeline.workload import Slo
 
@@ -22,10 +23,11 @@ COLUMNS = ["config", "load", "tok/J", "±95 %", "tok/s", "tok/s/user", "TTFT p99
 
 
 def result_tables(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> list[Table]:
-    """One table per kind of evidence, boundary and weights: they are never ranked together."""
+    """One table per kind of row, see `_kinds`: they are never ranked together."""
     tables = []
-    for kind, group in _kinds(rows):
-        table = Table(title=_title(group, slo, kind), title_justify="left", title_style="bold")
+    names = recipe_names(trials)
+    for group in _kinds(rows):
+        table = Table(title=_title(group, slo, names), title_justify="left", title_style="bold")
         for name in COLUMNS:
             table.add_column(name, justify="left" if name in {"config", "by", "notes"} else "right", overflow="fold")
         for position, line in enumerate(_lines(group, trials, slo)):
@@ -41,17 +43,17 @@ def failures(trials: Sequence[Trial]) -> list[str]:
 
 
 def config_text(config_json: str, keys: Collection[str] | None = None) -> str:
-    """A config in one line: the last part of each key, and its value; of these keys only, if given."""
+    """A config in one line: each key without its group, and its value; of these keys only, if given."""
     config = json.loads(config_json).items()
-    return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in config if keys is None or key in keys)
+    return " ".join(f"{split_key(key)[1]}={value}" for key, value in config if keys is None or key in keys)
 
 
 def varying_keys(configs: Collection[str]) -> set[str]:
     """Keys that have more than one value among these configs (as JSON); a key left to the engine's default has none."""
-    values: dict[str, set[Scalar]] = {}
+    values: dict[str, set[str]] = {}
     for config in configs:
         for key, value in json.loads(config).items():
-            values.setdefault(key, set()).add(value)
+            values.setdefault(key, set()).add(canonical_json(value))
     return {key for key, several in values.items() if len(several) > 1}
 
 
@@ -78,16 +80,13 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{float(text):,.0f}" if abs(value) >= 10 ** (digits - 1) else text
 
 
-def _kinds(rows: Sequence[Row]) -> list[tuple[tuple[str, str, str], list[Row]]]:
-    """Usable rows by evidence, boundary and weights."""
-
-    def kind(row: Row) -> tuple[str, str, str]:
-        return (row.evidence, row.boundary, row.weights)
-
-    return [(key, list(group)) for key, group in groupby(sorted(usable(rows), key=kind), key=kind)]
+def _kinds(rows: Sequence[Row]) -> list[list[Row]]:
+    """Usable rows by evidence, boundary, weights and origin, and by what imported rows of one study may differ in."""
+    kind = attrgetter("evidence", "boundary", "weights", "origin", "model", "hardware", "workload")
+    return [list(group) for _, group in groupby(sorted(usable(rows), key=kind), key=kind)]
 
 
-def _title(rows: Sequence[Row], slo: Slo, kind: tuple[str, str, str]) -> str:
+def _title(rows: Sequence[Row], slo: Slo, recipes: Collection[str]) -> str:
     """What all lines of a table share: the conditions, then the settings that do not vary."""
     first = rows[0]
     counts = "/".join(str(count) for count in sorted({max(1, row.num_gpus) for row in rows}))
@@ -95,7 +94,8 @@ def _title(rows: Sequence[Row], slo: Slo, kind: tuple[str, str, str]) -> str:
     version = "".join(f" {name}" for name in sorted({row.engine_version for row in rows if row.engine_version}))
     return (
         f"{first.model} on {device}, {first.engine}{version}, {first.workload}, slo={slo.name}, plan={first.plan}; "
-        f"evidence={kind[0]}, boundary={kind[1]}, weights={kind[2]}; {shared_text({row.config_json for row in rows})}"
+        f"origin={first.origin}, evidence={first.evidence}, boundary={first.boundary}, weights={first.weights}; "
+        f"{shared_text(_compared(rows, recipes))}"
     )
 
 
@@ -103,7 +103,8 @@ def _lines(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> list[list[
     """The best configs, a line each, cells as in COLUMNS."""
     by_config = grouped(rows, attrgetter("config_hash"))
     proposed = {trial.config_hash: trial.proposed_by for trial in trials}
-    configs = {row.config_json for row in rows}
+    recipes = recipe_names(trials)
+    configs = _compared(rows, recipes)
     warnings = cross_row_warnings(rows)
     ranked = sorted(by_config.values(), key=lambda group: -(score(group, slo) or 0.0))
     lines = []
@@ -114,7 +115,7 @@ def _lines(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> list[list[
         notes = [*([] if best else ["misses the SLO at every load"]), *warnings[row.row_id]]
         lines.append(
             [
-                label(row.config_json, configs),
+                recipes.get(row.config_hash) or label(row.config_json, configs),
                 row.load_text,
                 number(row.output_tokens_per_joule),
                 "-" if ci is None else f"{100 * ci:.1f} %",
@@ -123,11 +124,16 @@ def _lines(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> list[list[
                 seconds(row.ttft_p99_s),
                 seconds(row.tpot_p99_s),
                 number(row.power_w),
-                proposed.get(row.config_hash, "-"),
+                "recipe" if row.config_hash in recipes else proposed.get(row.config_hash, "-"),
                 " ".join(notes),
             ]
         )
     return lines
+
+
+def _compared(rows: Sequence[Row], recipes: Collection[str]) -> set[str]:
+    """The configs that are told apart by their settings: a recipe has many that the others have not, and a name."""
+    return {row.config_json for row in rows if row.config_hash not in recipes} or {row.config_json for row in rows}
 
 
 def seconds(value: float | None) -> str:

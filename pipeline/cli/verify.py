@@ -62,7 +62,7 @@ def verify(
                               f"{', '.join(found.not_compared)}", soft_wrap=True)  # fmt: skip
     num_good = len(rows) - num_bad - num_modelled
     console.print(f"{num_good} rows follow from their evidence, {num_bad} do not"
-                  f"{f', {num_modelled} are modelled and have none' if num_modelled else ''}")  # fmt: skip
+                  f"{f', {num_modelled} are modelled or imported and have none' if num_modelled else ''}")  # fmt: skip
     if num_bad or not num_good:
         raise typer.Exit(1)
 

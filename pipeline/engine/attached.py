@@ -101,10 +101,15 @@ class AttachedServer:
             wanted: One of those it serves; None where it serves one.
 
         Raises:
-            EngineError: If it does not list its models.
+            EngineError: If it does not list its models, and none is wanted.
             ConfigError: If it does not serve the wanted one, or several and none is wanted.
         """
-        models = self._ask("/v1/models").get("data")
+        try:
+            models = self._ask("/v1/models").get("data")
+        except EngineError as error:
+            if wanted is None or not isinstance(error.__cause__, urllib.error.HTTPError):
+                raise
+            return wanted  # one that splits requests among others lists none: serve/openai_disagg_server.py
         listed = models if isinstance(models, list) else []
         names = [str(model["id"]) for model in listed if isinstance(model, dict) and "id" in model]
         if not names:

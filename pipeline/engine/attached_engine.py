@@ -7,7 +7,8 @@ from pathlib import Path
 from pipeline.engine.counters import read_any_counters
 from pipeline.engine.observed import CounterSample
 from pipeline.engine.protocol import Availability, Rendered
-from pipeline.study import EngineConfig, Study
+from pipeline.engine_config import EngineConfig
+from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 
 WEIGHTS_INIT = "random by the word of whoever runs the server"
@@ -36,9 +37,25 @@ class AttachedEngine:
         """Two tokens after eight: a prefill and a decode step."""
         return {"model": study.model.name, "prompt": list(range(8)), "max_tokens": 2, "ignore_eos": True}
 
+    def preflight(self, rendered: Rendered, study: Study, places: Mapping[str, str]) -> str | None:  # noqa: ARG002
+        """Cannot tell without starting."""
+        return None
+
+    def tested_version(self, version: str) -> bool:  # noqa: ARG002  # nothing is rendered for it
+        """Nothing depends on it."""
+        return True
+
+    def doubts(self, config: EngineConfig, study: Study) -> Sequence[str]:  # noqa: ARG002  # no rule that only warns
+        """None."""
+        return ()
+
     def failure(self, log_lines: Sequence[str]) -> TrialStatus:  # noqa: ARG002  # there is no log
         """Why it died is not ours to know."""
         return TrialStatus.START_FAILED
+
+    def advice(self, log_lines: Sequence[str]) -> str | None:  # noqa: ARG002  # its messages speak for themselves
+        """None."""
+        return None
 
     def effective_config(self, log_lines: Sequence[str]) -> dict[str, str]:  # noqa: ARG002  # there is no log
         """Nothing: its log is not ours."""

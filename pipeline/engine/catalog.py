@@ -1,12 +1,14 @@
 """Every engine there is. A new one: one class, one line here, and it passes tests/contract."""
 
+from pipeline.compose import nearest
 from pipeline.engine.attached_engine import AttachedEngine
 from pipeline.engine.openvino import OpenvinoEngine
 from pipeline.engine.protocol import Engine
-from pipeline.engine.trtllm import TrtllmEngine
+from pipeline.engine.trtllm.adapter import TrtllmEngine
 from pipeline.engine.vllm import VllmEngine
+from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
-from pipeline.study import EngineConfig, Study
+from pipeline.study import Study
 
 ENGINES: dict[str, Engine] = {
     "trtllm": TrtllmEngine(),
@@ -14,6 +16,10 @@ ENGINES: dict[str, Engine] = {
     "openvino": OpenvinoEngine(),
     "attached": AttachedEngine(),
 }
+
+
+MAX_SHOWN = 24
+"""Knobs that one message can hold."""
 
 
 def refusal(engine: Engine, config: EngineConfig, study: Study) -> str | None:
@@ -29,13 +35,18 @@ def find_engine(study: Study) -> Engine:
     """The study's engine, its knobs checked.
 
     Raises:
-        ConfigError: If an axis names a knob that the engine does not have.
+        ConfigError: If an axis names a knob that the engine does not have, unless engine.allow_unknown.
     """
     engine = ENGINES[study.engine.name]
     knobs = [key.removeprefix("engine.knobs.") for key in study.axes if key.startswith("engine.knobs.")]
     knobs += study.baseline.knobs if study.baseline else []
     for knob in knobs:
-        if knob not in engine.knobs:
-            allowed = ", ".join(sorted(engine.knobs)) or "none"
-            raise ConfigError(f"engine.knobs.{knob}: {engine.name} has no such knob; allowed: {allowed}")
+        if knob not in engine.knobs and not study.engine.allow_unknown:
+            known = sorted(engine.knobs)
+            allowed = f"allowed: {', '.join(known) or 'none'}"
+            many = f"it has {len(known)}; engine.allow_unknown=true passes on what a newer version has"
+            raise ConfigError(
+                f"engine.knobs.{knob}: {engine.name} has no such knob{nearest(knob, known)}; "
+                f"{allowed if len(known) <= MAX_SHOWN else many}"
+            )
     return engine

@@ -1,11 +1,12 @@
 """Where the embedded engine finds its model: a file of the user's, or one with random weights, written once."""
 
-import subprocess
 from pathlib import Path
 
-from pipeline.engine.process import find_python
+from pipeline.engine.runtime.ask import ask
+from pipeline.engine.runtime.protocol import Mount
+from pipeline.engine_config import Scalar, content_hash
 from pipeline.errors import ConfigError, EngineError
-from pipeline.study import Scalar, Study, content_hash
+from pipeline.study import Study
 
 TINY_GGUF = Path(__file__).parent / "embedded" / "tiny_gguf.py"
 WRITE_TIMEOUT_S = 600.0
@@ -32,15 +33,16 @@ def prepare_model(study: Study) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = [find_python(study.engine.python), str(TINY_GGUF), str(path), *_options(recipe)]
+    command = ("python", str(TINY_GGUF), str(path), *_options(recipe))
+    mounts = (Mount(path=TINY_GGUF), Mount(path=path.parent, is_writable=True))
     problem = f"model={study.model.name}: its random weights were not written"
     try:
-        subprocess.run(command, capture_output=True, text=True, timeout=WRITE_TIMEOUT_S, check=True)
-    except subprocess.CalledProcessError as error:
-        lines = tuple(str(error.stderr).strip().splitlines())
-        raise EngineError(f"{problem}: {lines[-1] if lines else error}", lines) from error
-    except (OSError, subprocess.TimeoutExpired) as error:
+        done = ask(study.engine, command, timeout_s=WRITE_TIMEOUT_S, mounts=mounts)
+    except EngineError as error:
         raise EngineError(f"{problem}: {error}") from error
+    if done.returncode != 0:
+        lines = tuple(done.stderr.strip().splitlines())
+        raise EngineError(f"{problem}: {lines[-1] if lines else f'exit status {done.returncode}'}", lines)
     return path
 
 

@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.study import Checkpoint, Model, Study
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
 def checkpoint_for(model: Model, weights: str) -> Checkpoint:
@@ -27,15 +28,20 @@ def checkpoint_for(model: Model, weights: str) -> Checkpoint:
     return model.checkpoints[source]
 
 
-def checkpoint_dir(study: Study, weights: str) -> Path:
+def checkpoint_dir(study: Study, weights: str, *, with_tokenizer: bool = False) -> Path:
     """Folder of the checkpoint in a format: `model.path`, or its snapshot in the Hugging Face cache.
+
+    Args:
+        study: Names the model.
+        weights: The format.
+        with_tokenizer: Whether the engine needs a tokenizer in it.
 
     Raises:
         ConfigError: If there is none, or files are missing; names the ways out.
     """
     if study.model.path is not None:
         folder = Path(study.model.path).absolute()
-        problem = _why_incomplete(folder)
+        problem = _why_incomplete(folder, with_tokenizer=with_tokenizer)
         if problem is not None:
             raise ConfigError(f"model.path={study.model.path}: {problem}; give a downloaded checkpoint's folder")
         found, wanted = _format(folder), checkpoint_for(study.model, weights).format
@@ -47,8 +53,8 @@ def checkpoint_dir(study: Study, weights: str) -> Path:
         return folder
     checkpoint = checkpoint_for(study.model, weights)
     cache = hub_cache()
-    snapshot = _snapshot(cache / f"models--{checkpoint.repo.replace('/', '--')}", checkpoint.revision)
-    problem = "not there" if snapshot is None else _why_incomplete(snapshot)
+    snapshot = _snapshot(cache, checkpoint.repo, checkpoint.revision)
+    problem = "not there" if snapshot is None else _why_incomplete(snapshot, with_tokenizer=with_tokenizer)
     if snapshot is None or problem is not None:
         revision = f" --revision {checkpoint.revision}" if checkpoint.revision else ""
         raise ConfigError(
@@ -59,6 +65,20 @@ def checkpoint_dir(study: Study, weights: str) -> Path:
     return snapshot
 
 
+def draft_dir(draft: str) -> Path:
+    """Folder of a model that drafts for another: that folder, or a repository's snapshot in the Hugging Face cache.
+
+    Raises:
+        ConfigError: If it is not there, or files are missing; names the ways out.
+    """
+    given, cache = Path(draft).expanduser().absolute(), hub_cache()
+    folder = given if given.is_dir() else _snapshot(cache, draft, None)
+    problem = f"no such folder, nor in the Hugging Face cache {cache}" if folder is None else _why_incomplete(folder)
+    if folder is None or problem is not None:
+        raise ConfigError(f"draft model {draft}: {problem}; run `hf download REPOSITORY`, or give a downloaded folder")
+    return folder
+
+
 def hub_cache() -> Path:
     """The Hugging Face cache: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub."""
     if "HF_HUB_CACHE" in os.environ:
@@ -67,20 +87,23 @@ def hub_cache() -> Path:
     return Path(home).expanduser() / "hub"
 
 
-def _snapshot(repo_dir: Path, revision: str | None) -> Path | None:
+def _snapshot(cache: Path, repo: str, revision: str | None) -> Path | None:
     """Folder of one revision (a commit, branch or tag; main if None), as huggingface_hub lays them out."""
+    repo_dir = cache / f"models--{repo.replace('/', '--')}"
     ref = repo_dir / "refs" / (revision or "main")
     commit = ref.read_text().strip() if ref.is_file() else revision
     folder = repo_dir / "snapshots" / commit if commit else None
     return folder if folder is not None and folder.is_dir() else None
 
 
-def _why_incomplete(folder: Path) -> str | None:
+def _why_incomplete(folder: Path, *, with_tokenizer: bool = False) -> str | None:
     """What a checkpoint's folder lacks, or None."""
     if not folder.is_dir():
         return "no such folder"
     if not (folder / "config.json").is_file():
         return "no config.json"
+    if with_tokenizer and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return f"no tokenizer (none of {', '.join(TOKENIZER_FILES)})"
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         wanted = sorted(set(json.loads(index.read_text())["weight_map"].values()))

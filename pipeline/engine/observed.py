@@ -45,13 +45,22 @@ class HostSample:
 class CounterSample:
     """What the engine counts itself; None where it does not say.
 
+    All but the three gauges in the middle count from when it started.
+
     Attributes:
         t_ns: Midpoint of the reading, monotonic clock, nanoseconds.
-        output_tokens: Generated since it started.
+        output_tokens: Generated.
         num_running: Requests in the running batch.
         num_waiting: Requests queued.
         kv_cache_use: Share of the KV cache in use, 0 to 1.
-        num_preemptions: Requests evicted and computed again since it started.
+        num_preemptions: Requests evicted and computed again.
+        energy_j: Joules of its GPUs by its own reading.
+        energy_t_ns: When that was read, monotonic clock, nanoseconds.
+        finished_tokens: Generated for the requests that have finished.
+        num_ttfts: Finished requests whose time to first token it knows.
+        ttft_sum_s: Sum of these times, by its own clock from the request's arrival in the engine.
+        num_queued: Finished requests whose time in its queue it knows.
+        queue_sum_s: Sum of these times, arrival to first scheduled.
     """
 
     t_ns: int
@@ -60,3 +69,10 @@ class CounterSample:
     num_waiting: float | None = None
     kv_cache_use: float | None = None
     num_preemptions: int | None = None
+    energy_j: float | None = None
+    energy_t_ns: int | None = None
+    finished_tokens: int | None = None
+    num_ttfts: int | None = None
+    ttft_sum_s: float | None = None
+    num_queued: int | None = None
+    queue_sum_s: float | None = None

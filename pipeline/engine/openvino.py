@@ -5,17 +5,17 @@ Setting names are those of OpenVINO GenAI 2026.4: `SchedulerConfig` and the CPU 
 
 import json
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.engine.counters import OPENVINO, read_counters
 from pipeline.engine.gguf_model import describe_model, prepare_model
 from pipeline.engine.observed import CounterSample
-from pipeline.engine.process import find_python
 from pipeline.engine.protocol import Availability, Rendered
-from pipeline.errors import ConfigError
-from pipeline.study import EngineConfig, Scalar, Study
+from pipeline.engine.runtime.ask import ask
+from pipeline.engine_config import EngineConfig, Value
+from pipeline.errors import ConfigError, EngineError
+from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 
 WEIGHTS_INIT = "normal(0, 0.02), seed {}"
@@ -53,14 +53,11 @@ class OpenvinoEngine:
 
     def availability(self, study: Study) -> Availability:
         """Ask the engine's Python for openvino_genai and its version."""
-        python = find_python(study.engine.python)
         code = "import aiohttp, gguf, numpy, openvino_genai; print(openvino_genai.__version__)"
         try:
-            done = subprocess.run(
-                [python, "-c", code], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return Availability(why_not=f"engine.python={study.engine.python} does not run ({error}); {FIX}")
+            done = ask(study.engine, ("python", "-c", code), timeout_s=VERSION_TIMEOUT_S)
+        except EngineError as error:
+            return Availability(why_not=f"{error}; {FIX}")
         if done.returncode != 0:
             why = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
             return Availability(why_not=f"engine.python={study.engine.python} lacks the engine ({why}); {FIX}")
@@ -96,11 +93,27 @@ class OpenvinoEngine:
         """Two greedy tokens."""
         return {"model": study.model.name, "prompt": "a", "max_tokens": 2, "ignore_eos": True, "temperature": 0}
 
+    def preflight(self, rendered: Rendered, study: Study, places: Mapping[str, str]) -> str | None:  # noqa: ARG002
+        """Cannot tell without starting."""
+        return None
+
+    def tested_version(self, version: str) -> bool:  # noqa: ARG002  # our own
+        """The server is ours, its environment is locked."""
+        return True
+
+    def doubts(self, config: EngineConfig, study: Study) -> Sequence[str]:  # noqa: ARG002  # no rule that only warns
+        """None."""
+        return ()
+
     def failure(self, log_lines: Sequence[str]) -> TrialStatus:
         """Out of memory if the log says so."""
         text = "\n".join(log_lines).lower()
         is_out_of_memory = any(sign.lower() in text for sign in OUT_OF_MEMORY_SIGNS)
         return TrialStatus.OUT_OF_MEMORY if is_out_of_memory else TrialStatus.START_FAILED
+
+    def advice(self, log_lines: Sequence[str]) -> str | None:  # noqa: ARG002  # its messages speak for themselves
+        """None."""
+        return None
 
     def effective_config(self, log_lines: Sequence[str]) -> dict[str, str]:
         """The server's settings and OpenVINO's account of the compiled model, keyed `scheduler.*` and `compiled.*`."""
@@ -157,7 +170,7 @@ def _check(config: EngineConfig) -> None:
             raise ConfigError(f"engine.knobs.{name}={value}: must be a whole number of at least 1")
 
 
-def _scheduler(config: EngineConfig, study: Study) -> dict[str, Scalar]:
+def _scheduler(config: EngineConfig, study: Study) -> dict[str, Value]:
     """SchedulerConfig: what is set, and a KV cache of fixed size, so that every config has the same room.
 
     Raises:
@@ -185,7 +198,7 @@ def _scheduler(config: EngineConfig, study: Study) -> dict[str, Scalar]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def _plugin(config: EngineConfig) -> dict[str, Scalar]:
+def _plugin(config: EngineConfig) -> dict[str, Value]:
     """Properties of the CPU plugin that are set."""
     kv_cache = None if config.precision.kv_cache == "auto" else config.precision.kv_cache
     properties = {

@@ -2,23 +2,31 @@
 
 import contextlib
 import os
-import shutil
+import shlex
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Self
 
+import psutil
+
 from pipeline.engine.direct import FAILURES, as_object, post
 from pipeline.engine.protocol import Rendered
+from pipeline.engine.runtime.catalog import find_runtime
+from pipeline.engine.runtime.protocol import Launch, Mount
 from pipeline.engine.tree import tree
 from pipeline.errors import ConfigError, EngineError
 from pipeline.study import EngineSettings
 
 HERE = Path(__file__).parent
+OWN_PLACES = {"embedded": str(HERE / "embedded"), "side": str(HERE / "side")}
+"""Placeholder -> folder of this package that an engine may run files of."""
+
 LOG_TAIL_LINES = 40
 READY_POLL_S = 0.25
 READY_REQUEST_TIMEOUT_S = 300.0
@@ -43,37 +51,53 @@ class EngineProcess:
         run_dir: Path,
         settings: EngineSettings,
         places: Mapping[str, str],
-        devices: Mapping[str, str],
+        pin: Mapping[str, str],
+        *,
+        engine_dir: Path | None = None,
+        gpus: Sequence[str] = (),
+        caches: Sequence[Path] = (),
     ) -> None:
         """Prepare; nothing runs before `__enter__`.
 
         Args:
             rendered: Files, argv and env with placeholders.
             run_dir: Made if missing; files and log go there.
-            settings: Interpreter of the engine's own environment, address and port (None for any free one).
-            places: Values of the engine's own placeholders, e.g. {"model": "/models/x"}.
-            devices: Environment that pins the engine to the metered devices.
+            settings: Runtime of the engine's own environment, address and port (None for any free one).
+            places: Values of the engine's own placeholders, e.g. {"model": "/models/x"}; paths are of this machine.
+            pin: Environment that holds the engine to the metered devices where it could see all.
+            engine_dir: What the starts of one engine share; `run_dir` if not given.
+            gpus: UUIDs of the metered GPUs, which a container shows it.
+            caches: Folders that it keeps compiled kernels in.
+
+        Raises:
+            ConfigError: If `engine.image` is not what the runtime takes, or the address is not ours.
         """
         self.run_dir = run_dir
         self.log_path = run_dir / "engine.log"
         self._rendered = rendered
-        self._devices = devices
+        self._pin = pin
+        self._caches = caches
+        self._gpus = tuple(gpus)
         self._host = settings.host
         self._port = settings.port if settings.port is not None else free_port(settings.host)
         self.url = f"http://{self._host}:{self._port}"
-        python = find_python(settings.python)
+        self._runtime = find_runtime(settings)
+        self._name = f"tpw-{uuid.uuid4().hex[:12]}"
+        self._written = (run_dir.resolve(), (engine_dir or run_dir).resolve())
         self._places = {
-            "python": python, "bin": str(Path(python).parent), "dir": str(run_dir.resolve()), "host": self._host,
-            "port": str(self._port), "embedded": str(HERE / "embedded"), "side": str(HERE / "side"), **places,
+            "dir": str(self._written[0]),
+            "engine_dir": str(self._written[1]), "host": self._host, "port": str(self._port),
+            **OWN_PLACES, **places,
         }  # fmt: skip
         self._guard: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
+        self._roots: list[psutil.Process] = []
 
     def __enter__(self) -> Self:
         """Write the files and start the engine.
 
         Raises:
-            ConfigError: If a given port is taken, or the engine's folder cannot be written.
+            ConfigError: If a given port is taken, or a folder that the engine writes to cannot be written.
         """
         check_port_free(self._host, self._port)
         with writable(self.run_dir):
@@ -81,17 +105,36 @@ class EngineProcess:
             for name, content in self._rendered.files.items():
                 (self.run_dir / name).write_text(self._fill(content), encoding="utf-8")
             self._log = self.log_path.open("wb")
-        argv = [self._fill(part) for part in self._rendered.argv]
-        env = os.environ | {key: self._fill(value) for key, value in self._rendered.env.items()}
-        env |= self._devices
-        if os.sep in self._places["python"]:  # tools that lie beside the engine's Python: ninja, MPI launchers
-            env["PATH"] = os.pathsep.join([self._places["bin"], env.get("PATH", os.defpath)])
+        command = self._runtime.command(self._launch())
         # -E: variables that are meant for the engine's Python must not break the guard's
-        command = [sys.executable, "-EP", str(HERE / "guard.py"), str(TERM_GRACE_S), *argv]
+        guard = [sys.executable, "-EP", str(HERE / "guard.py"), str(TERM_GRACE_S), shlex.join(command.cleanup)]
         self._guard = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT, env=env, start_new_session=True
+            [*guard, *command.argv],
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | dict(command.env),
+            start_new_session=True,
         )
         return self
+
+    def _launch(self) -> Launch:
+        """What is run: it sees the places that it names, and writes to its own folders."""
+        rendered = self._rendered
+        text = " ".join([*rendered.argv, *rendered.env.values(), *rendered.files.values()])
+        named = (Path(value) for name, value in self._places.items() if "{" + name + "}" in text)
+        return Launch(
+            argv=tuple(self._fill(part) for part in rendered.argv),
+            name=self._name,
+            env={key: self._fill(value) for key, value in rendered.env.items()},
+            gpus=self._gpus,
+            pin=self._pin,
+            mounts=(
+                *(Mount(path=path) for path in named if path.is_absolute()),
+                *(Mount(path=path, is_writable=True) for path in self._written),
+                *(Mount(path=Path(self._fill(str(path))), is_writable=True) for path in self._caches),
+            ),
+        )
 
     def __exit__(self, *exc: object) -> None:
         """End the engine and everything it started."""
@@ -143,8 +186,13 @@ class EngineProcess:
         raise TimeoutError(f"last answer: {last}")
 
     def pids(self) -> tuple[int, ...]:
-        """The guard and every process the engine has started; the guard adopts orphans, and waits for them."""
-        return tree(self._guard.pid) if self._guard is not None else ()
+        """The guard and every process the engine has started, in a container too; the guard adopts orphans."""
+        if self._guard is None:
+            return ()
+        if not self._roots or not all(root.is_running() for root in self._roots):
+            self._roots = [root for root in map(_process, self._runtime.pids(self._name)) if root is not None]
+        roots = (self._guard.pid, *(root.pid for root in self._roots))
+        return tuple(dict.fromkeys(pid for root in roots for pid in tree(root)))
 
     def log_lines(self) -> list[str]:
         """Everything the engine has printed."""
@@ -157,9 +205,17 @@ class EngineProcess:
         return tuple(self.log_lines()[-LOG_TAIL_LINES:])
 
     def _fill(self, text: str) -> str:
+        text = text.replace("{python}", self._runtime.program("python")).replace("{bin}/", self._runtime.bin_prefix)
         for name, value in self._places.items():
             text = text.replace("{" + name + "}", value)
         return text
+
+
+def _process(pid: int) -> psutil.Process | None:
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
 
 
 @contextlib.contextmanager
@@ -174,15 +230,6 @@ def writable(folder: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"engines_dir: {folder} cannot be written ({reason}); choose another engines_dir") from error
-
-
-def find_python(python: str) -> str:
-    """Absolute path of an interpreter given by path or by name; as given where there is none.
-
-    A symbolic link is kept: it is what makes an environment.
-    """
-    found = shutil.which(python)
-    return os.path.abspath(found) if found else python  # noqa: PTH100  # Path.resolve would leave the environment
 
 
 def free_port(host: str) -> int:

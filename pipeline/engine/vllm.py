@@ -19,8 +19,9 @@ from pipeline.engine.observed import CounterSample
 from pipeline.engine.protocol import Availability, Rendered
 from pipeline.engine.side.vllm_random_weights import WEIGHTS_INIT
 from pipeline.engine.vllm_log import COMPILE_LINE, constant_weights, effective_config, failure
+from pipeline.engine_config import EngineConfig, Value
 from pipeline.errors import ConfigError
-from pipeline.study import EngineConfig, Model, Scalar, Study
+from pipeline.study import Model, Study
 from pipeline.vocabulary import TrialStatus
 from pipeline.workload import CONCURRENCY_GRID
 
@@ -51,6 +52,8 @@ ENV = {
     "DO_NOT_TRACK": "1",
 }
 
+TESTED_VERSION = "0.24."
+
 
 class VllmEngine:
     """Satisfies the Engine protocol."""
@@ -61,7 +64,7 @@ class VllmEngine:
 
     def availability(self, study: Study) -> Availability:
         """Ask engine.python for vLLM's version; whether it sees a GPU shows when it starts."""
-        return installed_version(study.engine.python, "vllm", "set engine.python to an interpreter that has vLLM")
+        return installed_version(study.engine, "vllm", "set engine.python to an interpreter that has vLLM")
 
     def render(self, config: EngineConfig, study: Study) -> Rendered:
         """Turn a config into `vllm serve` and its flags.
@@ -106,9 +109,25 @@ class VllmEngine:
             "temperature": 0.0,
         }
 
+    def preflight(self, rendered: Rendered, study: Study, places: Mapping[str, str]) -> str | None:  # noqa: ARG002
+        """Cannot tell without starting."""
+        return None
+
+    def tested_version(self, version: str) -> bool:
+        """Flags, counters and log texts are those of 0.24."""
+        return version.startswith(TESTED_VERSION)
+
+    def doubts(self, config: EngineConfig, study: Study) -> Sequence[str]:  # noqa: ARG002  # no rule that only warns
+        """None."""
+        return ()
+
     def failure(self, log_lines: Sequence[str]) -> TrialStatus:
         """Out of memory, or start failed for any other reason."""
         return failure(log_lines)
+
+    def advice(self, log_lines: Sequence[str]) -> str | None:  # noqa: ARG002  # its messages speak for themselves
+        """None."""
+        return None
 
     def effective_config(self, log_lines: Sequence[str]) -> dict[str, str]:
         """What vLLM logged that it resolved."""
@@ -186,6 +205,8 @@ def _parallelism(config: EngineConfig, model: Model) -> list[str]:
         ConfigError: If vLLM has no such layout.
     """
     layout = config.parallelism
+    if layout.cp > 1 or layout.moe_tp is not None:
+        raise ConfigError("parallelism.cp and parallelism.moe_tp are of engine=trtllm; leave them out with engine=vllm")
     if layout.attention_dp:
         raise ConfigError("parallelism.attention_dp=true: not supported with engine=vllm; set it to false")
     if layout.ep > 1 and model.num_experts == 0:
@@ -244,13 +265,13 @@ def _knobs(config: EngineConfig) -> list[str]:
         if isinstance(value, bool):
             flags.append(f"--{option}" if value else f"--no-{option}")
         elif name == "cudagraph_capture_sizes":
-            flags += [f"--{option}", *(str(load) for load in CONCURRENCY_GRID if load <= int(value))]
+            flags += [f"--{option}", *(str(load) for load in CONCURRENCY_GRID if load <= int(str(value)))]
         else:
             flags += [f"--{option}", str(value)]
     return flags
 
 
-def _check_knob(name: str, value: Scalar) -> None:
+def _check_knob(name: str, value: Value) -> None:
     """Check name and type of a knob.
 
     Raises:

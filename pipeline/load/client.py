@@ -40,6 +40,7 @@ class LoadClient:
         vocab_size: int,
         point: OperatingPoint,
         num_workers: int | None = None,
+        max_prompt_tokens: int | None = None,
     ) -> None:
         """Prepare; nothing runs before `__enter__`.
 
@@ -50,11 +51,12 @@ class LoadClient:
             vocab_size: Prompts are token ids below this.
             point: The concurrency of a closed loop, or the request rate of an open one.
             num_workers: Processes that share the work; by default as many as it takes, of a quarter of the cores.
+            max_prompt_tokens: Longest prompt that the engine takes; those of the first wave are cut to it.
 
         Raises:
             ConfigError: If workload and operating point do not fit each other, or the file of lengths cannot be read.
         """
-        num_slots, arrivals, sequence = _load(workload, vocab_size, point)
+        num_slots, arrivals, sequence = _load(workload, vocab_size, point, max_prompt_tokens)
         if num_workers is None:
             tokens_per_s = arrivals.rate_per_s * sequence.osl_tokens if arrivals is not None else 0.0
             wanted = math.ceil(max(num_slots / STREAMS_PER_WORKER, tokens_per_s / TOKENS_PER_S_PER_WORKER))
@@ -172,7 +174,7 @@ class LoadClient:
 
 
 def _load(
-    workload: Workload, vocab_size: int, point: OperatingPoint
+    workload: Workload, vocab_size: int, point: OperatingPoint, max_prompt_tokens: int | None
 ) -> tuple[int, Poisson | Schedule | None, Sequence]:
     """Slots of a closed loop, arrivals of an open one, and the requests of either.
 
@@ -201,5 +203,6 @@ def _load(
         is_in_line_order=workload.arrival == "schedule",
         shared_prefix_tokens=workload.shared_prefix_tokens,
         num_first_wave=num_slots,
+        max_prompt_tokens=max_prompt_tokens,
     )
     return num_slots, arrivals, sequence

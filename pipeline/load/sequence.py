@@ -27,7 +27,7 @@ class Request:
         index: Position in the sequence.
         prompt: Token ids [isl_tokens].
         osl_tokens: Output length asked for.
-        age_tokens: Tokens by which the prompt was lengthened and the output shortened.
+        age_tokens: Tokens by which the prompt was lengthened, unless cut, and the output shortened.
     """
 
     index: int
@@ -50,6 +50,7 @@ class Sequence:
         is_in_line_order: Take the pairs in their order, over and over, instead of drawing.
         shared_prefix_tokens: How many tokens every prompt begins with alike; the rest is unique.
         num_first_wave: The requests before this one start in the middle of their life.
+        max_prompt_tokens: Prompts of the first wave are cut to this, where an engine takes no longer ones.
     """
 
     seed: int
@@ -61,6 +62,7 @@ class Sequence:
     is_in_line_order: bool = False
     shared_prefix_tokens: int = 0
     num_first_wave: int = 0
+    max_prompt_tokens: int | None = None
 
     def request(self, index: int) -> Request:
         """Request number `index`.
@@ -76,7 +78,7 @@ class Sequence:
                 isl, osl = self._lengths(rng, index)
             age = int(rng.integers(0, osl))
         low, high = (round(self.vocab_size * part) for part in VOCAB_RANGE)
-        prompt = rng.integers(low, high, isl + age)
+        prompt = rng.integers(low, high, isl + age)[: None if age == 0 else self.max_prompt_tokens]
         if self.shared_prefix_tokens:
             prefix = _prefix(self.seed, low, high, self.shared_prefix_tokens)
             prompt[: len(prefix)] = prefix[: len(prompt)]

@@ -1,16 +1,17 @@
 """The rig around a server that someone else runs: nothing is started or stopped; load, meter, verdict are the same."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pipeline.engine.attached import AttachedServer
 from pipeline.engine.protocol import Engine
+from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError, EngineError
 from pipeline.rig.protocol import Report, Start, TrialError
 from pipeline.rig.served import OpenMeter, rows_to_come
 from pipeline.rig.session import ServedSession
 from pipeline.store import Store
-from pipeline.study import EngineConfig, Study
+from pipeline.study import Study
 from pipeline.verdict import plan_evidence
 from pipeline.vocabulary import TrialStatus
 
@@ -33,7 +34,7 @@ class AttachedRig:
             self.engine_version = server.version()
             self._is_seen = server.pids() is not None
         self._url = study.engine.url
-        self._study = study
+        self.study = study
         self._engine = engine
         self._open_meter = open_meter
         self._store = store
@@ -42,7 +43,7 @@ class AttachedRig:
 
     def describe(self) -> list[str]:
         """What will be measured, and with what."""
-        meter, rows = rows_to_come(self._meter_info, self._study.plan)
+        meter, rows = rows_to_come(self._meter_info, self.study.plan)
         return [
             f"server: {self._url}, model {self._served_model}, started by someone else; its configuration is as you "
             "declare it",
@@ -55,6 +56,10 @@ class AttachedRig:
         """Nothing is refused: the config is what the user declares of a server that runs."""
         return None
 
+    def doubts(self, config: EngineConfig) -> Sequence[str]:  # noqa: ARG002  # whatever runs there, runs
+        """None."""
+        return ()
+
     @contextmanager
     def start(self, config: EngineConfig, trial_id: str, report: Report) -> Iterator[ServedSession]:
         """Start the meter and make sure that the server generates.
@@ -62,7 +67,7 @@ class AttachedRig:
         Raises:
             TrialError: If it does not.
         """
-        study = self._study
+        study = self.study
         with self._open_meter(len(study.engine.gpus)) as meter, AttachedServer(self._url) as server:
             report("asking the server for a token")
             try:

@@ -1,11 +1,12 @@
 """The rig without hardware: every row is what the roofline predicts. Nothing is started, nothing is measured."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from pipeline.engine.catalog import refusal
 from pipeline.engine.protocol import Engine
+from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.record import Row
 from pipeline.rig.protocol import Report, Start, TrialError
@@ -13,7 +14,7 @@ from pipeline.rig.rows import identity
 from pipeline.roofline.constants import CALIBRATION_ID
 from pipeline.roofline.predict import Prediction, predict
 from pipeline.store import new_id
-from pipeline.study import EngineConfig, Study
+from pipeline.study import Study
 from pipeline.vocabulary import Boundary, Evidence, RowStatus, TrialStatus
 from pipeline.workload import OperatingPoint
 
@@ -31,19 +32,23 @@ class ModelledRig:
             raise ConfigError(
                 f"rig=modelled: there is no model of hardware={study.hardware.name}; name a GPU, e.g. hardware=b200"
             )
-        self._study = study
+        self.study = study
         self._engine = engine
         self.engine_version: str | None = None
         self.first_gpu: str | None = None
 
     def refusal(self, config: EngineConfig) -> str | None:
         """Why the engine could not be given a config, or None."""
-        return refusal(self._engine, config, self._study)
+        return refusal(self._engine, config, self.study)
+
+    def doubts(self, config: EngineConfig) -> Sequence[str]:
+        """What the engine's rules only warn of."""
+        return self._engine.doubts(config, self.study)
 
     def describe(self) -> list[str]:
         """What the rows will be."""
         return [
-            f"rig: modelled by roofline {CALIBRATION_ID} of {self._study.hardware.name}; nothing is started or measured"
+            f"rig: modelled by roofline {CALIBRATION_ID} of {self.study.hardware.name}; nothing is started or measured"
         ]
 
     @contextmanager
@@ -54,8 +59,8 @@ class ModelledRig:
             TrialError: If the roofline says that it does not.
         """
         report("predicting")
-        session = ModelledSession(self._study, config, trial_id)
-        session.predict(self._study.workload.ladder[0])
+        session = ModelledSession(self.study, config, trial_id)
+        session.predict(self.study.workload.ladder[0])
         yield session
 
 

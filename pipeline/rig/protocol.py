@@ -1,14 +1,15 @@
 """What a trial measures with. Rig hides the two ways to get rows: served (engine, load, meter), modelled (roofline)."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from pipeline.engine_config import EngineConfig, content_hash
 from pipeline.errors import PipelineError
 from pipeline.record import Row
-from pipeline.study import EngineConfig, content_hash
+from pipeline.study import Study
 from pipeline.vocabulary import Evidence, TrialStatus
 from pipeline.workload import OperatingPoint
 
@@ -47,6 +48,9 @@ class Start:
         weights_init: How random weights were drawn; None for a checkpoint.
         kernel_caches: Folders in which the engine keeps compiled kernels.
         num_constant_weights: Weight tensors that hold a single value, by the engine's account; None if it has none.
+        is_version_tested: Whether what we know of the engine was checked against its version; None if it has none.
+        is_instrumented: Whether it was started with metrics of its own that are not part of the config.
+        is_dummy_weights: Whether the engine fills its weights as it likes.
     """
 
     rendered_hash: str
@@ -60,12 +64,24 @@ class Start:
     weights_init: str | None = None
     kernel_caches: tuple[Path, ...] = ()
     num_constant_weights: int | None = None
+    is_version_tested: bool | None = None
+    is_instrumented: bool = False
+    is_dummy_weights: bool = False
 
     @property
     def effective_hash(self) -> str | None:
         """Hash of what the engine resolved, without what it measured on the way (`measured.*` differs by start)."""
         resolved = {name: value for name, value in self.effective.items() if not name.startswith("measured.")}
         return content_hash(resolved) if resolved else None
+
+    def doubts(self) -> dict[str, Any]:
+        """What speaks against every row of this start, as `trace.Context` calls it."""
+        return {
+            "num_constant_weights": self.num_constant_weights,
+            "is_engine_untested": self.is_version_tested is False,
+            "is_instrumented": self.is_instrumented,
+            "is_dummy_weights": self.is_dummy_weights,
+        }
 
 
 class Session(Protocol):
@@ -87,6 +103,9 @@ class Session(Protocol):
 class Rig(Protocol):
     """Starts configs. `describe` is for the user: what will be measured, how, and what will not."""
 
+    study: Study
+    """As given, with what the engine's runtime reported filled in."""
+
     engine_version: str | None
     """What the rows to come are measured with; None where nothing is."""
 
@@ -99,6 +118,10 @@ class Rig(Protocol):
 
     def refusal(self, config: EngineConfig) -> str | None:
         """Why the study's engine cannot be given a config, or None."""
+        ...
+
+    def doubts(self, config: EngineConfig) -> Sequence[str]:
+        """What may be wrong with a config that is started all the same, a line each."""
         ...
 
     def start(self, config: EngineConfig, trial_id: str, report: Report) -> AbstractContextManager[Session]:

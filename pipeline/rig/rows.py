@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from pipeline import __version__
+from pipeline.engine_config import EngineConfig, canonical_json
 from pipeline.interval import Interval, block_energies_j, num_base_blocks, relative_interval
 from pipeline.meter.energy import (
     CommonWindow,
@@ -21,9 +22,10 @@ from pipeline.meter.energy import (
 from pipeline.meter.protocol import DeviceReading
 from pipeline.percentile import slo_met
 from pipeline.record import METHOD, Row
+from pipeline.rig.reported import reported_columns
 from pipeline.rig.seen import client_columns, counter_columns, has_foreign_process, has_uncounted_tokens, host_columns
 from pipeline.steadiness import drift, is_steady
-from pipeline.study import EngineConfig, Study, canonical_json
+from pipeline.study import Study
 from pipeline.trace import Context, Trace
 from pipeline.verdict import Facts, judge
 from pipeline.vocabulary import Boundary
@@ -118,6 +120,7 @@ def measured(trace: Trace, context: Context) -> dict[str, Any]:
         **client_columns(trace.client, t0_ns, t1_ns),
         **host_columns(trace.host, t0_ns, t1_ns),
         **counter_columns(trace),
+        **reported_columns(trace, boundary),
     }
     status, reasons, warnings = judge(
         Facts(
@@ -155,6 +158,9 @@ def measured(trace: Trace, context: Context) -> dict[str, Any]:
             itl_p50_s=load.itl_p50_s,
             has_uncounted_tokens=has_uncounted_tokens(trace.requests),
             num_constant_weights=context.num_constant_weights,
+            is_engine_untested=context.is_engine_untested,
+            is_instrumented=context.is_instrumented,
+            is_dummy_weights=context.is_dummy_weights,
             meter_faults=context.meter_faults,
         ),
         plan,

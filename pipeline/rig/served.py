@@ -1,21 +1,26 @@
 """The rig with a real server: meter and engine are started here; session.py measures on what runs."""
 
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.engine.catalog import refusal
-from pipeline.engine.process import EngineProcess
-from pipeline.engine.protocol import Engine
+from pipeline.engine.folder import engine_id, write_definition, write_start
+from pipeline.engine.process import OWN_PLACES, EngineProcess, writable
+from pipeline.engine.protocol import Engine, Rendered
+from pipeline.engine.runtime.catalog import find_runtime
+from pipeline.engine.trtllm.multinode import why_not_here
+from pipeline.engine_config import EngineConfig, Value
 from pipeline.errors import ConfigError, EngineError
 from pipeline.meter.energy import common_window
 from pipeline.meter.protocol import Meter, MeterInfo
+from pipeline.rig.definition import definition, start_facts
 from pipeline.rig.protocol import Report, Start, TrialError
 from pipeline.rig.session import ServedSession
 from pipeline.store import Store
-from pipeline.study import EngineConfig, Plan, Study
+from pipeline.study import Plan, Study
 from pipeline.verdict import plan_evidence
 from pipeline.vocabulary import TrialStatus
 
@@ -43,36 +48,53 @@ class ServedRig:
         availability = engine.availability(study)
         if availability.why_not is not None:
             raise EngineError(f"engine={engine.name}: {availability.why_not}")
-        self.study = study
+        asked, found = study.engine.version, availability.version
+        if asked is not None and found is not None and asked != found:
+            raise ConfigError(
+                f"engine.version={asked}: the runtime has {found}; leave engine.version=null to render for that, or "
+                "give the runtime (engine.python, engine.image) that has the other"
+            )
+        self.study = replace(study, engine=replace(study.engine, version=found or asked))
         self.store = store
         self.engine_version = availability.version
         self._engine = engine
         self._open_meter = open_meter
         self._meter_info = open_meter(1).info
         self.first_gpu = self._meter_info.devices[0] if study.hardware.kind == "gpu" else None
-        self._weights_problem: dict[str, str | None] = {}
+        self._weights_problem: dict[tuple[Value, ...], str | None] = {}
+        self._is_version_tested = None if found is None else engine.tested_version(found)
 
     def describe(self) -> list[str]:
         """What will be measured, and with what."""
+        untested = " (untested: what we know of it is of another version)" if self._is_version_tested is False else ""
+        version = self.engine_version or "(version unknown)"
         return [
-            f"engine: {self._engine.name} {self.engine_version or '(version unknown)'}, weights={self.study.weights}",
+            f"engine: {self._engine.name} {version}{untested}, weights={self.study.weights}",
             *rows_to_come(self._meter_info, self.study.plan),
         ]
 
     def refusal(self, config: EngineConfig) -> str | None:
-        """Why the engine cannot be given a config, or its weights are not here; or None."""
-        return refusal(self._engine, config, self.study) or self._missing_weights(config)
+        """Why the engine cannot be given a config, or one machine has too few GPUs or no weights for it; or None."""
+        return (
+            refusal(self._engine, config, self.study)
+            or why_not_here(config, self.study)
+            or self._missing_weights(config)
+        )
+
+    def doubts(self, config: EngineConfig) -> Sequence[str]:
+        """What the engine's rules only warn of."""
+        return self._engine.doubts(config, self.study)
 
     def _missing_weights(self, config: EngineConfig) -> str | None:
-        """Why there are no weights of a config's format, or None; asked once per format."""
-        weights = config.precision.weights
-        if weights not in self._weights_problem:
+        """Why there are no weights of a config's format, or of its draft model; or None; asked once for each."""
+        key = (config.precision.weights, *(value for name, value in config.knobs.items() if "speculative" in name))
+        if key not in self._weights_problem:
             try:
                 self._engine.places(config, self.study)
-                self._weights_problem[weights] = None
+                self._weights_problem[key] = None
             except ConfigError as error:
-                self._weights_problem[weights] = str(error)
-        return self._weights_problem[weights]
+                self._weights_problem[key] = str(error)
+        return self._weights_problem[key]
 
     @contextmanager
     def start(self, config: EngineConfig, trial_id: str, report: Report) -> Iterator[ServedSession]:
@@ -85,11 +107,23 @@ class ServedRig:
         rendered = engine.render(config, study)
         report("preparing weights")
         places = engine.places(config, study)
-        folder = Path(study.engines_dir) / rendered.rendered_hash / trial_id
+        if (reason := engine.preflight(rendered, study, places)) is not None:
+            raise TrialError(TrialStatus.START_FAILED, f"preflight, before any start: {reason}")
+        folder = self._engine_dir(rendered, config, places) / "starts" / trial_id
+        caches = engine.kernel_caches({**find_runtime(settings).environ, **rendered.env})
         with self._open_meter(config.parallelism.num_gpus) as meter:
             report("starting engine")
             began_ns = time.monotonic_ns()
-            with EngineProcess(rendered, folder, settings, places, meter.info.pin) as process:
+            with EngineProcess(
+                rendered,
+                folder,
+                settings,
+                places,
+                meter.info.pin,
+                engine_dir=folder.parents[1],
+                gpus=meter.info.devices if study.hardware.kind == "gpu" else (),
+                caches=caches,
+            ) as process:
                 _wait_ready(engine, process, study)
                 ready_ns = time.monotonic_ns()
                 energy = common_window(meter.reading(), began_ns, ready_ns)
@@ -103,11 +137,30 @@ class ServedRig:
                     start_s=(ready_ns - began_ns) * 1e-9,
                     start_energy_j=energy.energy_j if energy else None,
                     weights_init=rendered.weights_init,
-                    kernel_caches=engine.kernel_caches(os.environ | rendered.env),
+                    kernel_caches=caches,
                     num_constant_weights=engine.constant_weights(log_lines),
+                    is_version_tested=self._is_version_tested,
+                    is_instrumented=rendered.is_instrumented,
+                    is_dummy_weights=rendered.is_dummy_weights,
                 )
-                yield ServedSession(study, self.store, config, trial_id, engine, process, meter, start)
+                session = ServedSession(study, self.store, config, trial_id, engine, process, meter, start)
+                try:
+                    yield session
+                finally:
+                    with writable(folder):
+                        write_start(folder, start_facts(study, trial_id, meter.info, start), session.row_ids)
                 report("stopping engine")
+
+    def _engine_dir(self, rendered: Rendered, config: EngineConfig, places: Mapping[str, str]) -> Path:
+        """The folder that all starts of this engine share, its definition in it."""
+        study, info = self.study, self._meter_info
+        runtime = find_runtime(study.engine)
+        image, python = runtime.image_id(), runtime.program("python")
+        folder = Path(study.engines_dir) / engine_id(rendered, places, self.engine_version, image, info.device_name)
+        meta = definition(study, config, rendered, image, info, places)
+        with writable(folder):
+            write_definition(folder, rendered, meta, values={**OWN_PLACES, "python": python, **places})
+        return folder
 
 
 def _wait_ready(engine: Engine, process: EngineProcess, study: Study) -> None:
@@ -120,7 +173,10 @@ def _wait_ready(engine: Engine, process: EngineProcess, study: Study) -> None:
     try:
         process.wait_ready(engine.ready_request(study), timeout_s)
     except EngineError as error:
-        raise TrialError(engine.failure(process.log_lines()), str(error), error.log_tail) from error
+        lines = process.log_lines()
+        advice = engine.advice(lines)
+        message = f"{error}: {advice}" if advice else str(error)
+        raise TrialError(engine.failure(lines), message, error.log_tail) from error
     except TimeoutError as error:
         message = f"no generation within engine.ready_timeout_s={timeout_s:g}: {error}"
         raise TrialError(TrialStatus.START_TIMEOUT, message, process.log_tail()) from error

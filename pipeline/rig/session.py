@@ -12,6 +12,7 @@ from pipeline.engine.observed import CounterSample
 from pipeline.engine.protocol import Engine
 from pipeline.engine.server import Server
 from pipeline.engine.watch import EngineWatch
+from pipeline.engine_config import EngineConfig
 from pipeline.errors import EngineError
 from pipeline.load.client import LoadClient
 from pipeline.load.protocol import Load, LoadSnapshot
@@ -23,8 +24,9 @@ from pipeline.rig.protocol import Report, Start, TrialError
 from pipeline.rig.rows import identity, interval_over, measured, utc
 from pipeline.rig.seen import engine_cpu_between_s, growth
 from pipeline.roofline.bound import max_output_tokens_per_s
+from pipeline.rules import longest_prompt_tokens
 from pipeline.store import Store, new_id
-from pipeline.study import EngineConfig, Study
+from pipeline.study import Study
 from pipeline.trace import Context, Trace, cut
 from pipeline.trace_file import ENCODINGS, from_table, to_table
 from pipeline.verdict import plan_evidence
@@ -52,7 +54,7 @@ MIN_FAILURES = 20
 
 
 class ServedSession:
-    """One running engine; satisfies the Session protocol."""
+    """One running engine; satisfies the Session protocol. `row_ids` are the rows measured so far."""
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class ServedSession:
     ) -> None:
         """Remember the running parts."""
         self.start = start
+        self.row_ids: list[str] = []
         self._study = study
         self._store = store
         self._config = config
@@ -86,8 +89,9 @@ class ServedSession:
         study, plan = self._study, self._study.plan
         began_ns = time.monotonic_ns()
         load = LoadClient(
-            self._server.url, self.start.served_model or study.model.name, study.workload, study.model.vocab_size, point
-        )
+            self._server.url, self.start.served_model or study.model.name, study.workload, study.model.vocab_size,
+            point, max_prompt_tokens=longest_prompt_tokens(self._config),
+        )  # fmt: skip
         watch = EngineWatch(self._server, self._engine.compile_line, self.start.kernel_caches)
         with load, watch:
             report(f"warming up, {point}")
@@ -106,7 +110,7 @@ class ServedSession:
                     is_window_long_enough=is_long_enough,
                     is_extended=is_extended,
                     bound_tokens_per_s=max_output_tokens_per_s(study.model, study.hardware, self._config, point),
-                    num_constant_weights=self.start.num_constant_weights,
+                    **self.start.doubts(),
                 )
                 yield self._row(point, cut(trace), context, began_ns)
         time.sleep(PAUSE_BETWEEN_POINTS_S)
@@ -114,6 +118,7 @@ class ServedSession:
     def _row(self, point: OperatingPoint, trace: Trace, context: Context, began_ns: int) -> Row:
         """The row, computed from the trace as stored, so that anyone can compute it again."""
         study, info, row_id = self._study, self._meter.info, new_id()
+        self.row_ids.append(row_id)
         table = to_table(dataclasses.replace(trace, context=context), row_id)
         trace_file, trace_sha256 = self._store.append_trace(table, study.id, row_id, ENCODINGS)
         throughput_evidence = plan_evidence(study.plan, Evidence.MEASURED)
@@ -197,7 +202,7 @@ class ServedSession:
         while counters and time.monotonic() < checked:
             self._wait(load, min(COUNTER_PERIOD_S, max(0.0, checked - time.monotonic())))
             counters += self._counters()
-        self._settle(load, close_ns)
+        self._settle(load, max([close_ns, *(c.energy_t_ns or 0 for c in counters)]))
         return Trace(
             open_ns=open_ns,
             close_ns=close_ns,
@@ -245,14 +250,14 @@ class ServedSession:
                 return time.monotonic_ns()
         raise TrialError(TrialStatus.METER_FAILED, f"the meter gave no reading for {hang_s:g} s")
 
-    def _settle(self, load: Load, close_ns: int) -> None:
+    def _settle(self, load: Load, until_ns: int) -> None:
         """Let readings go on until the slow ones (the state of a device) reach past the window's end too."""
         deadline = time.monotonic() + MAX_SETTLE_S
         while time.monotonic() < deadline:
             self._wait(load, POLL_S)
             readings = self._meter.reading().values()
             slow = [series[-1] for r in readings for series in (r.states, r.samples) if series]
-            if all(reading.t_ns >= close_ns for reading in slow):
+            if all(reading.t_ns >= until_ns for reading in slow):
                 return
 
     def _wait(self, load: Load, duration_s: float, arrived: list[tuple[int, int]] | None = None) -> list[int]:

@@ -1,9 +1,10 @@
 """What no engine can exceed: published peaks, every expert chosen alike, no cache traffic, no overhead."""
 
+from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.roofline.architecture import parameters
 from pipeline.roofline.memory import checkpoint, published, weight_bytes
-from pipeline.study import EngineConfig, Hardware, Model
+from pipeline.study import Hardware, Model
 from pipeline.workload import OperatingPoint
 
 _USABLE = {"bf16": ("bf16",), "fp8": ("bf16", "fp8"), "fp8_block": ("bf16", "fp8")}

@@ -2,10 +2,11 @@
 
 from dataclasses import astuple
 
+from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.roofline import constants
 from pipeline.roofline.architecture import Parts, attended_token_layers, parameters
-from pipeline.study import Checkpoint, EngineConfig, Hardware, Model
+from pipeline.study import Checkpoint, Hardware, Model
 from pipeline.workload import Workload
 
 

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.engine_config import EngineConfig
 from pipeline.roofline.memory import attention_ranks, engine_defaults, fits, requests_that_fit
 from pipeline.roofline.power import board_power_w
 from pipeline.roofline.step import iteration
-from pipeline.study import EngineConfig, Hardware, Model
+from pipeline.study import Hardware, Model
 from pipeline.workload import OperatingPoint, Workload
 
 

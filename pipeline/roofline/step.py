@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.roofline import constants
 from pipeline.roofline.architecture import attended_token_layers, experts_touched, parameters
 from pipeline.roofline.memory import attention_ranks, checkpoint, kv_bytes, published, weight_bytes
-from pipeline.study import EngineConfig, Hardware, Model
+from pipeline.study import Hardware, Model
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ A diverse top ten from an analytic model beat 80 cold trials of any sampler; the
 
 from collections.abc import Sequence
 
+from pipeline.engine_config import EngineConfig
 from pipeline.roofline.predict import predict
 from pipeline.score import within
-from pipeline.study import EngineConfig, Study
+from pipeline.study import Study
 
 
 def rank(study: Study, configs: Sequence[EngineConfig]) -> list[EngineConfig]:
@@ -18,19 +19,24 @@ def rank(study: Study, configs: Sequence[EngineConfig]) -> list[EngineConfig]:
     """
     if study.hardware.kind != "gpu":
         return []
-    values = {config.config_hash: _value(study, config) for config in configs}
-    ordered = sorted(configs, key=lambda config: -values[config.config_hash])
+    # The model knows nothing of knobs, of which there may be thousands of choices for each of these: few come first.
+    kinds = {(config.precision, config.parallelism, config.batching): config for config in configs}
+    values = {kind: modelled_value(study, config) for kind, config in kinds.items()}
+    ordered = sorted(
+        ((values[config.precision, config.parallelism, config.batching], config) for config in configs),
+        key=lambda item: (-item[0], len(item[1].knobs)),
+    )
     seen = dict[object, int]()
     ranks = []
-    for position, config in enumerate(ordered):
+    for position, (value, config) in enumerate(ordered):
         cell = (config.precision, config.parallelism)
-        misses = values[config.config_hash] == 0
-        ranks.append((misses, seen.setdefault(cell, 0), position, config))
+        ranks.append((value == 0, seen.setdefault(cell, 0), position, config))
         seen[cell] += 1
     return [config for *_, config in sorted(ranks, key=lambda item: item[:3])]
 
 
-def _value(study: Study, config: EngineConfig) -> float:
+def modelled_value(study: Study, config: EngineConfig) -> float:
+    """Modelled tokens per joule at the best load that meets the SLO; 0 if none does."""
     best = 0.0
     for point in study.workload.ladder:
         found = predict(study.model, study.hardware, study.workload, config, point)

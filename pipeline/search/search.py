@@ -1,9 +1,9 @@
 """Which config next? Ask and tell over the stored trials; the results folder is the only memory.
 
-First the baseline, then a few configs that the roofline ranks best (one per structural cell, so that a wrong model
-does not send all of them to the same corner), then an Optuna sampler over the same axes. Configs that break a rule
-or were tried are never proposed. A failed trial is told as COMPLETE with a broken constraint, never as FAIL, which
-samplers ignore.
+First the baseline, then what the caller wants tried (a vendor's recipes), then a few configs that the roofline ranks
+best (one per structural cell, so that a wrong model does not send all of them to the same corner), then an Optuna
+sampler over the same axes. Configs that break a rule or were tried are never proposed. A failed trial is told as
+COMPLETE with a broken constraint, never as FAIL, which samplers ignore.
 """
 
 import json
@@ -15,10 +15,12 @@ from dataclasses import dataclass
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from pipeline.axes import bears, without_inert
+from pipeline.engine_config import EngineConfig, Value
 from pipeline.record import Row, Trial
 from pipeline.score import score, slack, usable
 from pipeline.space import Space, engine_default
-from pipeline.study import EngineConfig, Scalar, Study
+from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 
 MAX_ASKS = 200
@@ -40,7 +42,13 @@ class Search:
     """Proposals for one study."""
 
     def __init__(
-        self, study: Study, space: Space, trials: Sequence[Trial], rows: Sequence[Row], prior: Sequence[EngineConfig]
+        self,
+        study: Study,
+        space: Space,
+        trials: Sequence[Trial],
+        rows: Sequence[Row],
+        prior: Sequence[EngineConfig],
+        seeds: Sequence[tuple[EngineConfig, str]] = (),
     ) -> None:
         """Rebuild the state of the search from stored records.
 
@@ -50,11 +58,14 @@ class Search:
             trials: All stored trials of the study.
             rows: All stored rows of the study.
             prior: Feasible configs from the most to the least promising; empty where nothing is known.
+            seeds: Configs to try right after the baseline, each with who proposes it; they may lie outside the axes.
         """
         self._study = study
+        self._space = space
         self._feasible = {config.config_hash: config for config in space.configs}
-        self._baseline = study.baseline or engine_default(study, space)
+        self._baseline = study.baseline or engine_default(space)
         self._prior = prior
+        self._seeds = {config.config_hash: (config, proposed_by) for config, proposed_by in seeds}
         self._axes = {key: values for key, values in study.axes.items() if len(values) > 1}
         self._rows: dict[str, list[Row]] = {}
         for row in rows:
@@ -87,7 +98,7 @@ class Search:
         if trial.status is TrialStatus.INTERRUPTED:
             return
         self._tried.add(trial.config_hash)
-        params = self._params(json.loads(trial.config_json))
+        params = self._params(EngineConfig.from_axes(trial.engine, json.loads(trial.config_json)))
         if params is None:
             return
         worst = min((t.value for t in self._optuna.trials if t.value is not None), default=0.0)
@@ -106,17 +117,25 @@ class Search:
         if self._interrupted:
             config = self._interrupted.pop(0)
             rows = tuple(usable(self._rows.get(config.config_hash, ())))
-            return Proposal(config=config, proposed_by="resumed", earlier_rows=rows)
+            return self._proposal(config, "resumed", rows)
         if self._baseline.config_hash not in self._tried:
-            return Proposal(config=self._baseline, proposed_by="baseline")
+            return self._proposal(self._baseline, "baseline")
+        seed = next((config for key, (config, _) in self._seeds.items() if key not in self._tried), None)
+        if seed is not None:
+            return self._proposal(seed, "seed")
         left = [config for key, config in self._feasible.items() if key not in self._tried]
         if not left:
             return None
-        if self.num_done <= self._study.search.num_seeded:
+        if len(self._tried - self._seeds.keys()) <= self._study.search.num_seeded:
             seeded = next((config for config in self._prior if config.config_hash not in self._tried), None)
             if seeded is not None:
                 return Proposal(config=seeded, proposed_by="prior")
         return self._ask(left)
+
+    def _proposal(self, config: EngineConfig, proposed_by: str, earlier_rows: tuple[Row, ...] = ()) -> Proposal:
+        """A proposal; a seed keeps its name, whoever comes upon it."""
+        _, name = self._seeds.get(config.config_hash, (config, proposed_by))
+        return Proposal(config=config, proposed_by=name, earlier_rows=earlier_rows)
 
     def _ask(self, left: Sequence[EngineConfig]) -> Proposal:
         sampler = self._study.search.sampler
@@ -126,9 +145,10 @@ class Search:
             asked = self._optuna.ask(self._distributions())
             values = {key: self._study.axes[key][asked.params[key]] for key in self._axes}
             fixed = {key: values[0] for key, values in self._study.axes.items() if key not in self._axes}
-            config = EngineConfig.from_axes(self._study.engine.name, {**fixed, **values})
+            drawn = without_inert({**fixed, **values}, self._study)
+            config = EngineConfig.from_axes(self._study.engine.name, drawn)
             self._optuna.tell(asked, state=optuna.trial.TrialState.FAIL)
-            if config.config_hash in self._feasible and config.config_hash not in self._tried:
+            if config.config_hash not in self._tried and self._is_feasible(config):
                 return Proposal(config=config, proposed_by=sampler)
         chooser = random.Random(f"{self._study.search.seed}/{self.num_done}")  # noqa: S311  # no secret
         return Proposal(config=chooser.choice(list(left)), proposed_by="random")
@@ -137,18 +157,22 @@ class Search:
         """Axes by the index of their value: Optuna's own categories cannot tell 1 from True."""
         return {key: CategoricalDistribution(range(len(values))) for key, values in self._axes.items()}
 
-    def _params(self, requested: dict[str, Scalar]) -> dict[str, int] | None:
+    def _is_feasible(self, config: EngineConfig) -> bool:
+        return config.config_hash in self._feasible or (self._space.is_drawn and self._space.allows(config))
+
+    def _params(self, config: EngineConfig) -> dict[str, int] | None:
         """A config as indices into the axes; None where it lies outside them (a baseline may)."""
+        requested = config.requested()
         params = {}
         for key, values in self._axes.items():
             wanted = repr(requested.get(key))  # 1, 1.0 and True differ
             matches = [n for n, value in enumerate(values) if repr(self._as_requested(key, value)) == wanted]
-            if not matches:
+            if not matches and bears(key, requested, self._study):
                 return None
-            params[key] = matches[0]
+            params[key] = matches[0] if matches else 0
         return params
 
-    def _as_requested(self, key: str, value: Scalar | None) -> Scalar | None:
+    def _as_requested(self, key: str, value: Value | None) -> Value | None:
         """How a config that takes this value of an axis states it: converted, or left out where it is neutral."""
         alone = {"precision.weights": self._baseline.precision.weights, key: value}
         return EngineConfig.from_axes(self._study.engine.name, alone).requested().get(key)

@@ -14,7 +14,7 @@ def planned(capsys: pytest.CaptureFixture[str], overrides: Sequence[str]) -> str
 
 
 def test_it_counts_configs_and_gives_every_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    said = planned(capsys, ["model=gpt-oss-120b", "rig=modelled", "hardware=h100"])
+    said = planned(capsys, ["model=gpt-oss-120b", "rig=modelled", "hardware=h100", "engine.knobs=null"])
     assert "NOTHING IS MEASURED" in said
     assert "gpt-oss-120b has no bf16 weights" in said
     found = re.search(r"configs: (\d+) feasible, (\d+) excluded", said)
@@ -29,3 +29,9 @@ def test_its_bill_is_trials_times_starts_and_loads(capsys: pytest.CaptureFixture
     hours = 4 * (2.5 + 2 * (1 + 8.7 + 0.3)) / 3600
     assert f"= {hours:.2f} h" in said
     assert "kWh" in said
+
+
+def test_a_space_that_is_drawn_from_says_so_and_what_a_precision_means(capsys: pytest.CaptureFixture[str]) -> None:
+    said = planned(capsys, ["model=gpt-oss-120b", "rig=modelled", "hardware=b200", "space=full"])
+    assert re.search(r"configs: \S+e\+\d+ combinations, too many to list; \d+ feasible ones among", said)
+    assert "openai/gpt-oss-120b: mxfp4 weights, mxfp8 activations, bf16 KV cache" in said

@@ -87,7 +87,7 @@ def test_modelled_rows_have_nothing_to_verify(store: Store) -> None:
     store.append(make_row(row_id="cc4", evidence=Evidence.MODELLED))
     said = tpw("verify", "--results", store.results_dir)
     assert said.status == 0
-    assert "3 rows follow from their evidence, 0 do not, 1 are modelled and have none" in said.out
+    assert "3 rows follow from their evidence, 0 do not, 1 are modelled or imported and have none" in said.out
     assert tpw("verify", "cc4", "--results", store.results_dir).status == 1
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine.catalog import ENGINES, find_engine
+from pipeline.engine.catalog import ENGINES, find_engine, refusal
 from pipeline.engine.process import free_port
 from pipeline.engine.protocol import Engine
+from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.space import build_space, engine_default
-from pipeline.study import EngineConfig, Study
+from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 from tests.builders import make_study
 
@@ -34,8 +35,8 @@ Case = tuple[Engine, Study, list[EngineConfig]]
 
 def make_case(name: str) -> Case:
     engine, study = ENGINES[name], STUDIES[name]
-    space = build_space(study)
-    return engine, study, [engine_default(study, space), *space.configs[:: max(1, len(space.configs) // 20)]]
+    space = build_space(study, lambda config: refusal(engine, config, study))
+    return engine, study, [engine_default(space), *space.configs[:: max(1, len(space.configs) // 20)]]
 
 
 @pytest.fixture(params=sorted(ENGINES))

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from pipeline.engine.catalog import ENGINES
+from pipeline.engine_config import EngineConfig
 from pipeline.meter.catalog import open_meter
 from pipeline.meter.nvml import NvmlMeter
 from pipeline.rig.modelled import ModelledRig
@@ -19,7 +20,7 @@ from pipeline.rig.protocol import Rig, TrialError
 from pipeline.rig.served import ServedRig
 from pipeline.space import build_space
 from pipeline.store import Store
-from pipeline.study import EngineConfig, Study
+from pipeline.study import Study
 from pipeline.vocabulary import Boundary, Evidence, RowStatus, TrialStatus
 from pipeline.workload import OperatingPoint
 from tests.builders import MODELLED, make_study

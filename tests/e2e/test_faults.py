@@ -22,6 +22,7 @@ import pytest
 from pipeline.engine.attached import AttachedServer
 from pipeline.engine.attached_engine import AttachedEngine
 from pipeline.engine.observed import CounterSample
+from pipeline.engine_config import EngineConfig
 from pipeline.meter.nvml import NvmlMeter
 from pipeline.record import Row, Trial
 from pipeline.repeat import only_config
@@ -29,7 +30,7 @@ from pipeline.rig.protocol import Report, Start
 from pipeline.rig.session import ServedSession
 from pipeline.rig.verify import verify
 from pipeline.store import Store
-from pipeline.study import EngineConfig, Study
+from pipeline.study import Study
 from pipeline.trace_file import from_table
 from pipeline.trial import run_trial
 from pipeline.vocabulary import Evidence, Reason, RowStatus, TrialStatus
@@ -222,7 +223,7 @@ class StandInRig:
     first_gpu: str | None = None
 
     def __init__(self, study: Study, store: Store, scene: Scene) -> None:
-        self._study, self._store, self._scene = study, store, scene
+        self.study, self._store, self._scene = study, store, scene
 
     def describe(self) -> list[str]:
         return []
@@ -230,12 +231,15 @@ class StandInRig:
     def refusal(self, config: EngineConfig) -> str | None:
         return None
 
+    def doubts(self, config: EngineConfig) -> tuple[str, ...]:
+        return ()
+
     @contextmanager
     def start(self, config: EngineConfig, trial_id: str, report: Report) -> Iterator[ServedSession]:
         scene = self._scene
         with NvmlMeter([scene.gpu.uuid], scene.nvml) as meter, AttachedServer(scene.server.url) as server:
             start = Start(rendered_hash="", evidence=meter.info.evidence)
-            yield ServedSession(self._study, self._store, config, trial_id, Uncounted(), server, meter, start)
+            yield ServedSession(self.study, self._store, config, trial_id, Uncounted(), server, meter, start)
 
 
 class Breaking(Recorder):

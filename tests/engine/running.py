@@ -27,15 +27,20 @@ def engine_process(
     places: Mapping[str, str] | None = None,
     devices: Mapping[str, str] | None = None,
 ) -> EngineProcess:
-    """An engine that has not started yet."""
+    """An engine of our own environment that has not started yet."""
     settings = EngineSettings(name="openvino", python=sys.executable, host=host, port=port, ready_timeout_s=READY_S)
     return EngineProcess(rendered, run_dir, settings, places or {}, devices or {})
 
 
-def stand_in(run_dir: Path, *args: str, port: int | None = None) -> EngineProcess:
+def rendered_stand_in(*args: str, env: Mapping[str, str] | None = None) -> Rendered:
     """The stand-in engine with the given arguments."""
     script = str(Path(__file__).parent / "stand_in_engine.py")
-    return engine_process(Rendered(argv=("{python}", script, "--port", "{port}", *args)), run_dir, port=port)
+    return Rendered(argv=("{python}", script, "--port", "{port}", *args), env=dict(env or {}))
+
+
+def stand_in(run_dir: Path, *args: str, port: int | None = None) -> EngineProcess:
+    """The stand-in engine in our own environment."""
+    return engine_process(rendered_stand_in(*args), run_dir, port=port)
 
 
 def alive(mark: str) -> list[psutil.Process]:

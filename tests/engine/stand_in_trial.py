@@ -1,15 +1,24 @@
-"""A trial to be killed or interrupted: `python -m tests.engine.stand_in_trial RUN_DIR PROCESSES`."""
+"""A trial to be killed or interrupted: `python -m tests.engine.stand_in_trial RUN_DIR PROCESSES [RUNTIME IMAGE]`."""
 
+import os
 import sys
 import time
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from pipeline.engine.process import EngineProcess
-from tests.engine.running import PLAIN_REQUEST, READY_S, stand_in
+from pipeline.study import EngineSettings
+from tests.engine.running import MARK, PLAIN_REQUEST, READY_S, rendered_stand_in
 
 
 def main() -> None:
-    with stand_in(Path(sys.argv[1]), "--processes", sys.argv[2]) as engine:
+    run_dir, processes, *rest = sys.argv[1:]
+    where = dict(zip(("runtime", "image"), rest, strict=False))
+    given = {"name": "openvino", "python": sys.executable, "ready_timeout_s": READY_S, **where}
+    settings = TypeAdapter(EngineSettings).validate_python(given)
+    rendered = rendered_stand_in("--processes", processes, env={MARK: os.environ[MARK]})
+    with EngineProcess(rendered, Path(run_dir), settings, {}, {}) as engine:
         engine.wait_ready(PLAIN_REQUEST, READY_S)
         print("ready", flush=True)
         try:

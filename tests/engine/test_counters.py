@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.engine.counters import OPENVINO, TRTLLM, VLLM, CounterNames, parse, read_any_counters, read_counters
 from pipeline.engine.process import free_port
-from tests.engine.http_server import serving
+from tests.engine.http_server import Answer, serving
 
 VLLM_TEXT = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -46,6 +46,12 @@ trtllm_num_requests_running{engine_type="trtllm",model_name="m"} 12.0
 trtllm_num_requests_waiting{engine_type="trtllm",model_name="m"} 1.0
 trtllm_kv_cache_utilization{engine_type="trtllm",model_name="m"} 0.5
 trtllm_generation_tokens_total{engine_type="trtllm",model_name="m"} 4096.0
+# TYPE trtllm_time_to_first_token_seconds histogram
+trtllm_time_to_first_token_seconds_bucket{engine_type="trtllm",le="0.1",model_name="m"} 3.0
+trtllm_time_to_first_token_seconds_sum{engine_type="trtllm",model_name="m"} 0.5
+trtllm_time_to_first_token_seconds_count{engine_type="trtllm",model_name="m"} 4.0
+trtllm_request_queue_time_seconds_sum{engine_type="trtllm",model_name="m"} 0.125
+trtllm_request_queue_time_seconds_count{engine_type="trtllm",model_name="m"} 4.0
 """
 
 OPENVINO_TEXT = """\
@@ -79,6 +85,45 @@ def test_a_counter_of_whole_requests_is_not_taken_for_one_of_tokens() -> None:
     assert sample is not None
     assert (sample.output_tokens, sample.num_preemptions) == (None, None)
     assert (sample.num_running, sample.num_waiting, sample.kv_cache_use) == (12.0, 1.0, 0.5)
+    assert (sample.finished_tokens, sample.energy_j, sample.energy_t_ns) == (4096, None, None)
+    assert (sample.num_ttfts, sample.ttft_sum_s, sample.num_queued, sample.queue_sum_s) == (4, 0.5, 4, 0.125)
+
+
+def test_joules_are_read_where_nothing_else_is_and_on_our_clock_if_it_is_theirs() -> None:
+    answers: dict[str, Answer] = {"/energy_metrics": json.dumps({"total_energy_j": 1234.5, "query_time": 77.0})}
+    with serving(answers) as url:
+        before_ns = time.monotonic_ns()
+        elsewhere = read_counters(url, TRTLLM)
+        after_ns = time.monotonic_ns()
+    assert elsewhere is not None
+    assert elsewhere.energy_j == 1234.5
+    assert elsewhere.energy_t_ns is not None
+    assert before_ns <= elsewhere.energy_t_ns <= after_ns
+
+
+def test_the_time_of_the_joules_is_the_servers_own_where_it_shares_our_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10_000_000_000, 10_000_000_400, 100))  # asked at 10 s, answered 100 ns later
+    answer = {"total_energy_j": 1, "query_time": 10.00000003}
+    with serving({"/energy_metrics": json.dumps(answer)}) as url:
+        monkeypatch.setattr("pipeline.engine.counters.time.monotonic_ns", lambda: next(clock))
+        sample = read_counters(url, TRTLLM)
+    assert sample is not None
+    assert (sample.energy_j, sample.energy_t_ns) == (1.0, 10_000_000_030)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        503, '{"error": "Energy monitoring is not available"}', "[]", "no", '{"total_energy_j": null, "query_time": 1}',
+        '{"total_energy_j": NaN, "query_time": 1}', '{"total_energy_j": 5}', '{"total_energy_j": "5", "query_time": 1}',
+        '{"total_energy_j": 5, "query_time": NaN}',
+    ],
+)  # fmt: skip
+def test_joules_that_are_none_are_absent_and_the_rest_is_read(answer: Answer) -> None:
+    with serving({"/energy_metrics": answer, "/prometheus/metrics": TRTLLM_TEXT}) as url:
+        sample = read_counters(url, TRTLLM)
+    assert sample is not None
+    assert (sample.energy_j, sample.energy_t_ns, sample.num_running) == (None, None, 12.0)
 
 
 def test_what_is_not_a_number_is_absent() -> None:
@@ -133,9 +178,9 @@ def test_an_odd_list_of_models_does_not_matter(listed: str) -> None:
 
 def test_statistics_that_reading_empties_are_never_read() -> None:
     asked: list[str] = []
-    with serving({"/v1/models": models("tensorrt_llm"), "/metrics": "[]"}, asked) as url:
+    with serving({"/v1/models": models("tensorrt_llm"), "/metrics": "[]", "/perf_metrics": "[]"}, asked) as url:
         assert read_any_counters(url) is None
-    assert "/metrics" not in asked
+    assert not {"/metrics", "/perf_metrics"} & set(asked)
 
 
 LABELS = st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.text(max_size=8), max_size=3)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine.trtllm import TrtllmEngine
+from pipeline.engine.trtllm.adapter import TrtllmEngine
 from pipeline.engine.vllm import VllmEngine
 
 JIT_MONITOR = (

@@ -12,8 +12,9 @@ import pytest
 from pipeline.config import load_study
 from pipeline.engine.gguf_model import prepare_model
 from pipeline.engine.openvino import OpenvinoEngine
+from pipeline.engine_config import EngineConfig, Scalar
 from pipeline.errors import ConfigError, EngineError
-from pipeline.study import EngineConfig, Scalar, Study
+from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 from tests.engine.embedded_engine import ENGINE_PYTHON, SMALL
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pipeline.config import load_study
 from pipeline.engine.side.vllm_random_weights import WEIGHTS_INIT
 from pipeline.engine.vllm import ENV, KNOBS, VllmEngine
+from pipeline.engine_config import EngineConfig, Scalar
 from pipeline.errors import ConfigError
-from pipeline.study import EngineConfig, Scalar, Study
+from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 from pipeline.workload import CONCURRENCY_GRID
 

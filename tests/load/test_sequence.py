@@ -172,3 +172,12 @@ def test_load_is_stationary_from_the_first_token(pairs: tuple[tuple[int, int], .
     rate = num_slots / lengths.mean()
     assert mean_ages == pytest.approx([mean_age] * num_steps, abs=5 * lengths.max() / np.sqrt(12 * num_slots))
     assert num_completed == pytest.approx([rate] * num_steps, abs=5 * np.sqrt(rate))
+
+
+@given(index=st.integers(0, 40), limit=st.integers(30, 80))
+def test_only_prompts_of_the_first_wave_are_cut_and_nothing_else_changes(index: int, limit: int) -> None:
+    wave = {"isl_tokens": 30, "osl_tokens": 60, "num_first_wave": 20}
+    whole = sequence(**wave).request(index)
+    cut = sequence(**wave, max_prompt_tokens=limit).request(index)
+    assert cut.prompt.tolist() == whole.prompt.tolist()[:limit]
+    assert (cut.osl_tokens, cut.age_tokens) == (whole.osl_tokens, whole.age_tokens)

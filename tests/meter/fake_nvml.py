@@ -64,6 +64,13 @@ class FakeGpu:
     busy_percent: int | None = 97
     compute_pids: tuple[int, ...] | None = ()
     held_share: dict[Field, float] = field(default_factory=dict)
+    default_power_limit_w: float | None = 700.0
+    application_clock_mhz: int | None = 1980
+    default_application_clock_mhz: int | None = 1980
+    persistence: bool | None = True
+    compute_mode: int | None = pynvml.NVML_COMPUTEMODE_DEFAULT
+    uncorrected_errors: int | None = 0
+    event_reasons: int | None = pynvml.nvmlClocksEventReasonGpuIdle
     mig: bool | None = False
     has_energy: bool = True
     has_temperature_v: bool = True
@@ -111,11 +118,15 @@ class FakeGpu:
 
 
 class FakeNvml:
-    """Stands in for the module. `init_error` is the code with which nvmlInit fails; `wall_step_s` moves its clock."""
+    """Stands in for the module. `init_error` is the code with which nvmlInit fails; `wall_step_s` moves its clock.
 
-    def __init__(self, *gpus: FakeGpu, init_error: int | None = None) -> None:
+    `cuda_version` is what nvmlSystemGetCudaDriverVersion_v2 answers.
+    """
+
+    def __init__(self, *gpus: FakeGpu, init_error: int | None = None, cuda_version: int = 13000) -> None:
         self.gpus = gpus
         self.init_error = init_error
+        self.cuda_version = cuda_version
         self.init_count = 0
         self.wall_step_s = 0.0
         self._start_ns = time.monotonic_ns()
@@ -127,7 +138,7 @@ class FakeNvml:
 
     def __getattr__(self, name: str) -> Any:
         """Constants and error classes are the real ones."""
-        if name.startswith("NVML"):
+        if name.startswith(("NVML", "nvmlClocksEventReason")):
             return getattr(pynvml, name)
         raise AttributeError(name)
 
@@ -143,6 +154,10 @@ class FakeNvml:
     def nvmlSystemGetDriverVersion(self) -> str:
         self._check_initialized()
         return "580.00.fake"
+
+    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
+        self._check_initialized()
+        return self.cuda_version
 
     def nvmlDeviceGetCount(self) -> int:
         self._check_initialized()
@@ -222,6 +237,27 @@ class FakeNvml:
 
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: FakeGpu) -> int:
         return round(1e3 * float(_supported(self._alive(handle).power_limit_w)))
+
+    def nvmlDeviceGetPowerManagementDefaultLimit(self, handle: FakeGpu) -> int:
+        return round(1e3 * float(_supported(self._alive(handle).default_power_limit_w)))
+
+    def nvmlDeviceGetApplicationsClock(self, handle: FakeGpu, type: int) -> int:  # noqa: A002  # NVML's
+        return int(_supported(self._alive(handle).application_clock_mhz))
+
+    def nvmlDeviceGetDefaultApplicationsClock(self, handle: FakeGpu, type: int) -> int:  # noqa: A002  # NVML's
+        return int(_supported(self._alive(handle).default_application_clock_mhz))
+
+    def nvmlDeviceGetPersistenceMode(self, handle: FakeGpu) -> int:
+        return int(_supported(self._alive(handle).persistence))
+
+    def nvmlDeviceGetComputeMode(self, handle: FakeGpu) -> int:
+        return int(_supported(self._alive(handle).compute_mode))
+
+    def nvmlDeviceGetTotalEccErrors(self, handle: FakeGpu, errorType: int, counterType: int) -> int:  # noqa: N803  # NVML's
+        return int(_supported(self._alive(handle).uncorrected_errors))
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: FakeGpu) -> int:
+        return int(_supported(self._alive(handle).event_reasons))
 
     def _check_initialized(self) -> None:
         if self.init_count < 1:

@@ -9,6 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from pipeline.cli.repeatability import case_results
+from pipeline.engine_config import EngineConfig
 from pipeline.record import Row
 from pipeline.rig.rows import measured
 from pipeline.rig.verify import context_of, verify
@@ -16,7 +17,7 @@ from pipeline.score import score
 from pipeline.search.search import Search
 from pipeline.space import build_space
 from pipeline.store import Store
-from pipeline.study import EngineConfig, Study
+from pipeline.study import Study
 from pipeline.trace_file import from_table
 from pipeline.vocabulary import Evidence, Reason, RowStatus
 

@@ -3,13 +3,13 @@ import dataclasses
 import pytest
 
 from pipeline.engine.openvino import OpenvinoEngine
-from pipeline.engine.trtllm import TrtllmEngine
+from pipeline.engine.trtllm.adapter import TrtllmEngine
+from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.rig.modelled import ModelledRig
 from pipeline.rig.protocol import TrialError
 from pipeline.roofline.constants import CALIBRATION_ID
 from pipeline.roofline.predict import Prediction, predict
-from pipeline.study import EngineConfig
 from pipeline.vocabulary import Boundary, Evidence, RowStatus, TrialStatus
 from pipeline.workload import OperatingPoint
 from tests.builders import MODELLED, make_study

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from pipeline.engine.observed import CounterSample, HostSample, ProcessSample
+from pipeline.engine_config import EngineConfig
 from pipeline.load.protocol import ClientSample, RequestRecord
 from pipeline.meter.protocol import DeviceReading, StateSample
 from pipeline.record import Row
 from pipeline.rig.rows import identity, measured, utc
 from pipeline.rig.seen import has_foreign_process, has_uncounted_tokens
-from pipeline.study import EngineConfig, Plan
+from pipeline.study import Plan
 from pipeline.trace import Context, Trace
 from pipeline.vocabulary import Boundary, Evidence, Reason, RowStatus
 from pipeline.workload import OperatingPoint
@@ -323,6 +324,21 @@ def test_preemptions_are_those_of_the_window_and_queues_those_after_it() -> None
     assert (row["num_running_mean"], row["num_waiting_mean"]) == (61, 1)
     assert row["kv_cache_use_mean"] == pytest.approx(0.7)
     assert row["reasons"] == (Reason.KV_PREEMPTION,)
+
+
+@pytest.mark.parametrize(
+    ("said", "reasons", "warning"),
+    [
+        ("is_instrumented", (Reason.INSTRUMENTED,), None),
+        ("is_dummy_weights", (Reason.DUMMY_WEIGHTS,), None),
+        ("is_engine_untested", (), Reason.ENGINE_UNTESTED),
+    ],
+)
+def test_what_is_known_of_the_start_is_judged(said: str, reasons: tuple[Reason, ...], warning: Reason | None) -> None:
+    known: dict[str, Any] = {said: True}
+    row = columns(trace(), **known)
+    assert row["reasons"] == reasons
+    assert {warning} <= {*row["warnings"], None}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import yaml
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from pipeline.study import Batching, EngineConfig, Hardware, Model, Parallelism, Precision
+from pipeline.engine_config import Batching, EngineConfig, Parallelism, Precision
+from pipeline.study import Hardware, Model
 from pipeline.workload import Workload
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

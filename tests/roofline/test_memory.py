@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.engine_config import Batching
 from pipeline.errors import ConfigError
 from pipeline.roofline.memory import (
     device_weight_bytes,
@@ -14,7 +15,6 @@ from pipeline.roofline.memory import (
     requests_that_fit,
     weight_bytes,
 )
-from pipeline.study import Batching
 from tests.roofline import facts
 
 

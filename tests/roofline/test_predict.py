@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.engine_config import Batching, EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.roofline.bound import max_output_tokens_per_s
 from pipeline.roofline.predict import Prediction, predict
-from pipeline.study import Batching, EngineConfig, Hardware, Model
+from pipeline.study import Hardware, Model
 from pipeline.workload import OperatingPoint, Workload
 from tests.roofline import facts
 

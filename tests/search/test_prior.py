@@ -1,9 +1,10 @@
 import dataclasses
 
+from pipeline.engine_config import EngineConfig
 from pipeline.roofline.predict import Prediction, predict
 from pipeline.search.prior import rank
 from pipeline.space import build_space
-from pipeline.study import EngineConfig, Study
+from pipeline.study import Study
 from pipeline.workload import OperatingPoint, Slo
 from tests.builders import MODELLED, make_slo, make_study, with_axes
 

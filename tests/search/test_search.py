@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 import pytest
 from optuna.trial import TrialState
 
+from pipeline.engine_config import EngineConfig, canonical_json
 from pipeline.record import Row, Trial
 from pipeline.score import usable
 from pipeline.search.search import CONSTRAINT, Proposal, Search
 from pipeline.space import build_space, engine_default
-from pipeline.study import EngineConfig, Study, canonical_json
+from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 from tests.builders import INVALID, MODELLED, make_row, make_slo, make_study, make_trial, with_axes, with_search
 
@@ -72,14 +73,21 @@ def outcome(config: EngineConfig, value: float | None, number: int) -> tuple[Tri
 class Campaign:
     """A search played through against a function, its records kept as a store would."""
 
-    def __init__(self, study: Study, objective: Objective, prior: Sequence[EngineConfig] = ()) -> None:
+    def __init__(
+        self,
+        study: Study,
+        objective: Objective,
+        prior: Sequence[EngineConfig] = (),
+        seeds: Sequence[tuple[EngineConfig, str]] = (),
+    ) -> None:
         self.study, self.space, self.objective, self.prior = study, build_space(study), objective, prior
+        self.seeds = seeds
         self.trials: list[Trial] = []
         self.rows: list[Row] = []
         self.proposals: list[Proposal] = []
 
     def search(self) -> Search:
-        return Search(self.study, self.space, self.trials, self.rows, self.prior)
+        return Search(self.study, self.space, self.trials, self.rows, self.prior, self.seeds)
 
     def play(self, limit: int | None = None) -> list[str]:
         """Start anew from the records; returns the hashes of all configs ever proposed."""
@@ -101,9 +109,7 @@ def interrupted(config: EngineConfig, number: int = 0) -> Trial:
 def test_the_default_of_the_engine_comes_first() -> None:
     campaign = Campaign(small_study(), separable)
     campaign.play(1)
-    assert campaign.proposals[0] == Proposal(
-        config=engine_default(campaign.study, campaign.space), proposed_by="baseline"
-    )
+    assert campaign.proposals[0] == Proposal(config=engine_default(campaign.space), proposed_by="baseline")
 
 
 def test_the_users_baseline_comes_first_even_if_it_lies_outside_the_axes() -> None:
@@ -145,7 +151,7 @@ def test_a_small_space_is_used_up_and_then_there_is_an_end(sampler: str, num_see
     campaign = Campaign(small_study(sampler, budget=100, num_seeded=num_seeded), separable)
     proposed = campaign.play()
     everything = {config.config_hash for config in campaign.space.configs}
-    assert set(proposed) - everything == {engine_default(campaign.study, campaign.space).config_hash}
+    assert set(proposed) - everything == {engine_default(campaign.space).config_hash}
     assert set(proposed) > everything
     assert len(proposed) == len(everything) + 1
 
@@ -221,10 +227,63 @@ def test_a_config_interrupted_twice_comes_back_once_and_a_finished_one_never() -
 
 def test_an_interrupted_baseline_is_not_started_twice() -> None:
     campaign = Campaign(small_study(), separable)
-    campaign.trials = [interrupted(engine_default(campaign.study, campaign.space))]
+    campaign.trials = [interrupted(engine_default(campaign.space))]
     proposed = campaign.play()
     assert len(proposed) == len(set(proposed)) == 8
     assert [p.proposed_by for p in campaign.proposals[:2]] == ["resumed", "tpe"]
+
+
+def with_seeds(study: Study, num_seeds: int = 3) -> tuple[Campaign, list[tuple[EngineConfig, str]]]:
+    """A campaign whose seeds lie outside the axes, but for the last."""
+    inside = build_space(study).configs[-1]
+    outside = [
+        dataclasses.replace(inside, knobs={"print_iter_log": True, "stream_interval": n}) for n in range(1, num_seeds)
+    ]
+    seeds = [(config, f"recipe:{n}.yaml") for n, config in enumerate([*outside, inside])]
+    return Campaign(study, separable, build_space(study).configs, seeds), seeds
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_seeds_come_right_after_the_baseline_under_their_own_names(sampler: str) -> None:
+    campaign, seeds = with_seeds(small_study(sampler, budget=20))
+    proposed = campaign.play()
+    assert [p.proposed_by for p in campaign.proposals[:4]] == ["baseline", *(by for _, by in seeds)]
+    assert [p.config for p in campaign.proposals[1:4]] == [config for config, _ in seeds]
+    assert len(proposed) == len(set(proposed)) == 8 + 1 + 2
+
+
+def test_seeds_count_in_the_budget_and_leave_the_prior_its_share() -> None:
+    campaign, _ = with_seeds(small_study(budget=7, num_seeded=2))
+    campaign.play()
+    assert [p.proposed_by for p in campaign.proposals[:6]] == [
+        "baseline", "recipe:0.yaml", "recipe:1.yaml", "recipe:2.yaml", "prior", "prior",
+    ]  # fmt: skip
+    assert len(campaign.proposals) == 7
+    assert campaign.proposals[6].proposed_by in {"tpe", "random"}
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 6])
+def test_seeds_are_not_repeated_when_a_search_resumes(stop: int) -> None:
+    campaign, _ = with_seeds(small_study("grid", budget=8))
+    straight, _ = with_seeds(small_study("grid", budget=8))
+    campaign.play(stop)
+    assert campaign.play() == straight.play()
+    assert [p.proposed_by for p in campaign.proposals] == [p.proposed_by for p in straight.proposals]
+
+
+def test_an_interrupted_seed_comes_back_under_its_name() -> None:
+    campaign, seeds = with_seeds(small_study())
+    campaign.trials = [interrupted(seeds[1][0])]
+    campaign.play(1)
+    assert campaign.proposals == [Proposal(config=seeds[1][0], proposed_by="recipe:1.yaml")]
+
+
+def test_a_baseline_that_is_a_seed_is_tried_once_under_the_seeds_name() -> None:
+    study = small_study()
+    campaign, seeds = with_seeds(study)
+    campaign.study = dataclasses.replace(study, baseline=seeds[0][0])
+    campaign.play(3)
+    assert [p.proposed_by for p in campaign.proposals] == ["recipe:0.yaml", "recipe:1.yaml", "recipe:2.yaml"]
 
 
 def test_a_failed_config_is_told_as_complete_with_a_broken_constraint_and_not_tried_again() -> None:
@@ -285,7 +344,7 @@ def test_every_config_of_a_space_has_its_place_on_the_axes_however_they_are_spel
     search = Search(study, space, [], [], [])
     assert len(space.configs) > 100
     for config in space.configs:
-        params = search._params(json.loads(canonical_json(config.requested())))
+        params = search._params(EngineConfig.from_axes("trtllm", json.loads(canonical_json(config.requested()))))
         assert params is not None
         chosen = {key: study.axes[key][params.get(key, 0)] for key in study.axes}
         assert EngineConfig.from_axes("trtllm", chosen).config_hash == config.config_hash

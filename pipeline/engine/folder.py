@@ -1,0 +1,94 @@
+"""engines/<engine_id>/: what one engine is, so that it can be started by hand, and what became of its starts.
+
+TensorRT-LLM compiles no engine file any more: what defines one is its YAML, command line, environment, software and
+GPU, and what it leaves behind is the choice of kernels in its autotuner's cache. So that is what the folder holds.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.engine.protocol import Rendered
+from pipeline.engine.script import assignments, script, words
+from pipeline.engine_config import content_hash
+
+SCRIPT = "serve.sh"
+
+
+def engine_id(
+    rendered: Rendered, places: Mapping[str, str], engine_version: str | None, image: str | None, gpu_name: str | None
+) -> str:
+    """Identity of an engine: bytes, models, software and kind of GPU, which its autotuner's cache holds for."""
+    return content_hash([rendered.rendered_hash, dict(places), engine_version, image, gpu_name])
+
+
+def write_definition(
+    folder: Path,
+    rendered: Rendered,
+    meta: Mapping[str, Any],
+    *,
+    values: Mapping[str, str | None] | None = None,
+    wanted: Mapping[str, str] | None = None,
+    comments: Sequence[str] = (),
+) -> None:
+    """Write the engine's files, argv.json, env.json, meta.json and serve.sh; equal input, equal bytes.
+
+    Args:
+        folder: Made if missing; nothing in it is deleted.
+        rendered: Files, argv and env with placeholders.
+        meta: What else there is to know: model, checkpoint, versions, GPU.
+        values: Placeholder -> its value here, for the script.
+        wanted: Placeholder -> what the script asks the user to set it to.
+        comments: What the script says at its top.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    command = " ".join(["exec env", *assignments(rendered.env), words(rendered.argv)])
+    commands = rendered.files.get(SCRIPT, command)  # several servers, or machines, take more than a command line
+    files = {name: filled(content, values or {}) for name, content in rendered.files.items()} | {
+        "argv.json": as_json(list(rendered.argv)),
+        "env.json": as_json(dict(rendered.env)),
+        "meta.json": as_json(dict(meta)),
+        SCRIPT: script(commands, comments, values or {}, wanted),
+    }
+    for name, content in files.items():
+        write_whole(folder / name, content)
+    (folder / SCRIPT).chmod(0o755)
+
+
+def write_start(folder: Path, facts: Mapping[str, Any], row_ids: Sequence[str]) -> None:
+    """Write start.json: when and on what the engine was started, and the rows that were measured on it.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    write_whole(folder / "start.json", as_json({**facts, "row_ids": list(row_ids)}))
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Write a file whole or not at all; one that holds this already is left alone.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    if path.is_file() and path.read_text(encoding="utf-8") == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    partial.write_text(content, encoding="utf-8")
+    partial.replace(path)
+
+
+def filled(text: str, values: Mapping[str, str | None]) -> str:
+    """A text with the placeholders filled in whose values are known."""
+    for name, value in values.items():
+        text = text if value is None else text.replace("{" + name + "}", value)
+    return text
+
+
+def as_json(value: Any) -> str:
+    """JSON for people: sorted, one entry a line."""
+    return json.dumps(value, indent=1, sort_keys=True, default=str) + "\n"

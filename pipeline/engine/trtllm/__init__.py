@@ -1,0 +1,1 @@
+"""TensorRT-LLM: what a config becomes, what it refuses, what its log and its routes say."""

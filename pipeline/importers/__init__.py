@@ -1,0 +1,1 @@
+"""Other tools' reports as rows: kept beside ours, never ranked with them."""

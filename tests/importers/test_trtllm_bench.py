@@ -1,0 +1,165 @@
+"""Reports of trtllm-bench: units, holes, and files that are something else."""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import ConfigError
+from pipeline.importers.trtllm_bench import BenchReport, read_report
+
+DATA = Path(__file__).parent / "data"
+FULL, OLD = DATA / "trtllm_bench_streaming_energy.json", DATA / "trtllm_bench_1_2.json"
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Callable[..., BenchReport]:
+    """Reads the full report with values changed; `gone` takes one away."""
+
+    def read(*keys: str, value: Any = None, gone: bool = False) -> BenchReport:
+        content = json.loads(FULL.read_text())
+        within = content
+        for key in keys[:-1]:
+            within = within[key]
+        within[keys[-1]] = value
+        if gone:
+            del within[keys[-1]]
+        path = tmp_path / "report.json"
+        path.write_text(json.dumps(content))
+        return read_report(path)
+
+    return read
+
+
+def test_a_full_report_is_read_in_our_units() -> None:
+    report = read_report(FULL)
+    assert (report.model, report.version) == ("nvidia/Llama-3.3-70B-Instruct-FP8", "1.3.0rc14")
+    assert (report.gpu_name, report.quantization, report.kv_cache) == ("NVIDIA H100 80GB HBM3", "FP8", "FP8")
+    assert (report.tp, report.pp, report.cp, report.ep) == (2, 1, 1, 1)
+    assert (report.max_batch_size, report.max_num_tokens, report.kv_cache_fraction) == (512, 8192, 0.9)
+    assert (report.num_requests, report.num_in_flight, report.duration_s) == (320, 60.8, 200.0)
+    assert (report.output_tokens, report.input_tokens) == (320_000, 327_680)
+    assert (report.energy_j, report.output_tokens_per_joule) == (250_000.0, 1.28)
+    assert report.latencies_s == pytest.approx({
+        "ttft_p50_s": 0.25, "ttft_p99_s": 3.9, "tpot_p50_s": 0.037, "tpot_p99_s": 0.039, "e2e_p50_s": 38.1,
+        "e2e_p99_s": 40.4,
+    })  # fmt: skip
+    content = json.loads(FULL.read_text())["performance"]
+    assert report.output_tokens / report.duration_s == pytest.approx(content["system_output_throughput_tok_s"])
+
+
+def test_an_older_report_has_holes_and_no_zeroes() -> None:
+    report = read_report(OLD)
+    assert (report.gpu_name, report.energy_j, report.output_tokens_per_joule, report.kv_cache) == (None,) * 4
+    streamed = [name for name in report.latencies_s if name.startswith(("ttft", "tpot"))]
+    assert [report.latencies_s[name] for name in streamed] == [None] * 4
+    assert (report.tp, report.ep, report.speculation) == (8, 8, "Eagle3")
+
+
+def test_the_run_began_before_the_report_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_bytes(FULL.read_bytes())
+    os.utime(path, (1_700_000_200, 1_700_000_200))
+    assert read_report(path).started == datetime.fromtimestamp(1_700_000_000, UTC)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "name", "expected"),
+    [
+        (("energy", "total_energy_j"), math.nan, "energy_j", None),
+        (("energy",), None, "energy_j", None),
+        (("machine",), None, "gpu_name", None),
+        (("world_info", "ep_size"), -1, "ep", 1),
+        (("world_info", "ep_size"), 2, "ep", 2),
+        (("world_info", "world_size"), 4, "cp", 2),
+        (("world_info", "max_batch_size"), None, "max_batch_size", None),
+        (("request_info", "avg_num_concurrent_requests"), math.inf, "num_in_flight", None),
+        (("engine", "quantization"), None, "quantization", None),
+    ],
+)
+def test_what_is_null_not_a_number_or_not_set_is_absent(
+    changed: Callable[..., BenchReport], keys: tuple[str, ...], value: Any, name: str, expected: Any
+) -> None:
+    assert getattr(changed(*keys, value=value), name) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "said"),
+    [
+        (("performance", "total_latency_ms"), 0, "performance.total_latency_ms=0: a row needs a number above 0"),
+        (("performance", "total_latency_ms"), math.nan, "performance.total_latency_ms=nan: a row needs"),
+        (("request_info", "num_requests"), None, "request_info.num_requests=None: a row needs"),
+        (("request_info", "avg_output_length"), "1k", "request_info.avg_output_length='1k': is no number"),
+        (("energy", "total_energy_j"), True, "energy.total_energy_j=True: is no number"),
+        (("world_info", "world_size"), 3, "world_size=3: is no multiple of tp_size=2 times pp_size=1"),
+        (("engine",), None, "no report of trtllm-bench: it has no engine"),
+        (("performance",), [], "no report of trtllm-bench: it has no performance"),
+    ],
+)
+def test_what_a_row_cannot_do_without_is_named(
+    changed: Callable[..., BenchReport], keys: tuple[str, ...], value: Any, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"report\.json") as refused:
+        changed(*keys, value=value)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is no JSON"),
+        (b'{"engine": ', "is no JSON"),
+        (b"\xff\xfe\x00", "is no JSON"),
+        (b"[1]", "it is a list"),
+        (b"7", "it is no JSON object"),
+        (b"{}", "it has no engine, world_info, request_info, performance"),
+        ((DATA / "load_client.json").read_bytes(), "it looks like a load client's result"),
+    ],
+)
+def test_a_file_that_is_something_else_is_refused_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as refused:
+        read_report(path)
+    assert said in str(refused.value)
+    assert "--report_json" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_report(tmp_path / "none.json")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers(-5, 5) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+SECTIONS = json.loads(FULL.read_text())
+
+
+@given(st.sampled_from([(s, k) for s in SECTIONS for k in (None, *SECTIONS[s])]), JSON)
+def test_whatever_stands_there_is_read_or_refused(
+    tmp_path_factory: Any, where: tuple[str, str | None], value: Any
+) -> None:
+    section, key = where
+    content = SECTIONS | ({section: value} if key is None else {section: SECTIONS[section] | {key: value}})
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    path.write_text(json.dumps(content))
+    try:
+        report = read_report(path)
+    except ConfigError:
+        return
+    assert report.num_requests > 0
+    assert report.duration_s > 0
+    numbers = [report.energy_j, report.output_tokens_per_joule, report.num_in_flight, *report.latencies_s.values()]
+    assert all(math.isfinite(number) for number in numbers if number is not None)

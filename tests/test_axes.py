@@ -1,0 +1,64 @@
+"""Axes without effect are left out of a config, and never silently where a user fixed them."""
+
+import pytest
+
+from pipeline.axes import bears, is_dependent, without_inert
+from pipeline.engine_config import Value
+from pipeline.study import Study
+from tests.builders import MODELLED, make_study, with_axes
+
+ADP = "engine.knobs.attention_dp_config.enable_balance"
+DRAFT = "engine.knobs.speculative_config.max_draft_len"
+TYPE = "engine.knobs.speculative_config.decoding_type"
+NGRAM = "engine.knobs.speculative_config.max_matching_ngram_size"
+MOE = "engine.knobs.moe_config.backend"
+GRAPH = "engine.knobs.cuda_graph_config.max_batch_size"
+
+
+def study(key: str, *axis: Value | None, model: str = "gpt-oss-120b") -> Study:
+    return with_axes(make_study(*MODELLED, f"model={model}"), **{key.replace(".", "__"): axis})
+
+
+CASES: list[tuple[str, tuple[Value | None, ...], dict[str, Value | None], bool]] = [
+    (ADP, (None, True), {"parallelism.attention_dp": True}, True),
+    (ADP, (None, True), {"parallelism.attention_dp": False}, False),
+    (DRAFT, (1, 3), {TYPE: "MTP"}, True),
+    (DRAFT, (1, 3), {TYPE: None}, False),
+    (DRAFT, (1, 3), {}, False),
+    (NGRAM, (2, 4), {TYPE: "NGram"}, True),
+    (NGRAM, (2, 4), {TYPE: "MTP"}, False),
+    (GRAPH, (32, 64), {}, True),
+    (GRAPH, (32, 64), {"engine.knobs.cuda_graph_config": False}, False),
+    (TYPE, (None, "MTP"), {TYPE: None}, True),
+    (MOE, (None, "CUTLASS"), {}, True),
+]
+
+
+@pytest.mark.parametrize(("key", "axis", "values", "has_effect"), CASES)
+def test_an_axis_bears_where_its_switch_is_on(
+    key: str, axis: tuple[Value | None, ...], values: dict[str, Value | None], has_effect: bool
+) -> None:
+    kept = without_inert({**values, key: axis[-1]}, study(key, *axis))
+    assert (key in kept) is has_effect
+    assert values.keys() <= kept.keys()
+
+
+def test_knobs_of_experts_are_left_out_on_a_dense_model_unless_the_user_fixed_one() -> None:
+    dense = study(MOE, None, "TRTLLM", model="llama-3.1-8b")
+    assert not bears(MOE, {MOE: "TRTLLM"}, dense)
+    fixed = study(MOE, "TRTLLM", model="llama-3.1-8b")
+    assert bears(MOE, {MOE: "TRTLLM"}, fixed)
+
+
+def test_a_fixed_knob_stays_where_no_config_of_the_study_could_use_it() -> None:
+    never = with_axes(make_study(*MODELLED), parallelism__attention_dp=(False,), **{ADP.replace(".", "__"): (True,)})
+    assert bears(ADP, {"parallelism.attention_dp": False}, never)
+    sometimes = with_axes(
+        make_study(*MODELLED), parallelism__attention_dp=(False, True), **{ADP.replace(".", "__"): (True,)}
+    )
+    assert not bears(ADP, {"parallelism.attention_dp": False}, sometimes)
+
+
+def test_switches_come_before_what_depends_on_them() -> None:
+    ordered = sorted([DRAFT, TYPE, NGRAM, GRAPH, MOE], key=is_dependent)
+    assert ordered.index(TYPE) < min(ordered.index(DRAFT), ordered.index(NGRAM))
