@@ -26,8 +26,8 @@ from pipeline.record import Row, Trial
 
 R = TypeVar("R", Row, Trial)
 
-COMPRESSION_LEVEL = 12
-"""Of zstd: a trace of a minute takes 0.1 s."""
+COMPRESSION_LEVEL = 17
+"""Of zstd: a trace of a minute takes 0.1 s. Level 19 saves another 0.4 % and takes two and a half times as long."""
 
 
 def new_id() -> str:

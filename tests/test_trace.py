@@ -2,6 +2,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +23,7 @@ CONTEXT = Context(
     plan=make_study().plan, slo=make_study().slo, boundary=Boundary.GPU, num_gpus=1, bound_tokens_per_s=1e9
 )
 END_S = 20
+EVENTS = ("first_event_ns", "event_gap_us", "event_request", "event_added_tokens")
 
 times_ns = st.lists(st.integers(0, END_S * SECOND_NS), max_size=12, unique=True).map(sorted)
 maybe = st.none() | st.floats(0, 1000)
@@ -122,6 +125,29 @@ def test_what_is_stored_is_stored_exactly(trace: Trace) -> None:
     assert from_table(to_table(once, "row")) == once
 
 
+def version_1(requests: list[dict[str, Any]], **events: Any) -> pa.Table:
+    """A trace of schema version 1; its events lie in its requests, or are given."""
+    line = {"row_id": "row", "open_ns": 0, "close_ns": 1, "concurrency": 1, "requests": requests, "devices": []}
+    return pa.Table.from_pylist([line | events]).replace_schema_metadata({"schema_version": "1", "record": "trace"})
+
+
+@given(st.lists(requests(), max_size=5))
+def test_a_trace_of_version_1_loses_nothing_with_its_events_in_one_list(some: list[RequestRecord]) -> None:
+    untimed = [
+        {name: getattr(r, name) for name in ("index", "isl_tokens", "osl_tokens", "sent_ns", "end_ns", "error")}
+        for r in some
+    ]
+    own_events = [
+        {"event_after_us": [(t - r.sent_ns) // 1000 for t in r.event_t_ns], "event_tokens": r.event_tokens}
+        for r in some
+    ]
+    as_written = from_table(version_1([a | b for a, b in zip(untimed, own_events, strict=True)]))
+    assert [r.event_tokens for r in as_written.requests] == [r.event_tokens for r in some]
+    (line,) = to_table(as_written, "row").to_pylist()
+    events = {name: line[name] for name in EVENTS}
+    assert from_table(version_1(untimed, **events)) == as_written
+
+
 @given(traces())
 @settings(max_examples=60)
 def test_a_cut_trace_gives_the_same_row_as_the_whole(trace: Trace) -> None:
@@ -182,6 +208,13 @@ def test_a_request_that_ends_as_the_window_opens_is_in_it() -> None:
     assert columns(cut(trace)) == columns(trace)
 
 
+def encodings(path: Path) -> dict[str, str]:
+    """Of every column of a Parquet file that is not stored plainly."""
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    columns = [group.column(n) for n in range(group.num_columns)]
+    return {c.path_in_schema: e for c in columns for e in c.encodings if e not in ("RLE", "PLAIN")}
+
+
 def test_a_row_can_be_computed_again_from_its_file(tmp_path: Path) -> None:
     trace = cut(
         Trace(
@@ -196,6 +229,7 @@ def test_a_row_can_be_computed_again_from_its_file(tmp_path: Path) -> None:
     trace_file, sha = Store(tmp_path).append_trace(table, "test", "row", ENCODINGS)
     read = Store(tmp_path).read_trace(make_row(trace_file=trace_file, trace_sha256=sha))
     assert read.schema.equals(SCHEMA)
+    assert encodings(tmp_path / trace_file) == ENCODINGS
     assert from_table(read) == from_table(table)
     assert columns(from_table(read)) == columns(from_table(table))
 

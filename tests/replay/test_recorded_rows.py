@@ -41,6 +41,12 @@ def test_there_are_the_recorded_windows() -> None:
     assert {row.weights for row in ROWS} == {"random"}
 
 
+def test_traces_of_version_1_are_there_as_written_and_with_their_events_in_one_list() -> None:
+    tables = [STORE.read_trace(row) for study in SWEEPS for row in STORE.rows(study)]
+    assert {table.schema.metadata[b"schema_version"] for table in tables} == {b"1"}
+    assert sorted("event_gap_us" in table.column_names for table in tables) == [False] + 22 * [True]
+
+
 @each_row
 def test_a_trace_gives_its_row_again(row: Row) -> None:
     found = verify(row, from_table(STORE.read_trace(row)), recorded_study(row.study_id))
