@@ -58,6 +58,8 @@ def bears(key: str, values: Values, study: Study) -> bool:
     A single value that no config of the study could use stays: a rule then says so, instead of silence.
     """
     axis = study.axes.get(key, ())
+    if key == KNOB + "stream_interval" and study.slo.tpot_p99_s is not None:
+        return len(axis) == 1  # chunks of several tokens are longer waits than it bounds: rules.py
     if key.startswith(KNOB + "moe_config.") and study.model.num_experts == 0:
         return len(axis) == 1
     for condition in CONDITIONS:

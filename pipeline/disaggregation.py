@@ -131,7 +131,7 @@ def deployments(
     """
 
     def servers(kind: str, own: Axes, common: Mapping[str, Value | None]) -> list[EngineConfig]:
-        configs = [EngineConfig.from_axes(engine, {**common, **values}) for values in _product(own)]
+        configs = [EngineConfig.from_axes(engine, _merged(common, values)) for values in _product(own)]
         return [config for config in configs if is_possible(kind, config)]
 
     sides = [
@@ -146,6 +146,12 @@ def deployments(
                 generation=generation,
                 num_generation_servers=num_generation,
             )
+
+
+def _merged(common: Mapping[str, Value | None], own: Mapping[str, Value | None]) -> dict[str, Value | None]:
+    """A server's own values over the common ones; of a group that it switches off, nothing is left."""
+    off = tuple(f"{key}." for key, value in own.items() if key.startswith("engine.knobs.") and value is False)
+    return {key: value for key, value in common.items() if not key.startswith(off)} | dict(own)
 
 
 def _product(axes: Axes) -> Iterator[dict[str, Value | None]]:

@@ -60,7 +60,11 @@ def only_config(study: Study) -> EngineConfig:
     Raises:
         ConfigError: If an axis has several.
     """
-    several = [f"{key}={list(values)}" for key, values in study.axes.items() if len(values) > 1]
+    several = [
+        f"{key}=[{','.join('null' if value is None else str(value) for value in values)}]"
+        for key, values in study.axes.items()
+        if len(values) > 1
+    ]
     if several:
         raise ConfigError(f"{', '.join(several)}: one configuration is measured; give one value each")
     return EngineConfig.from_axes(study.engine.name, {key: value for key, (value,) in study.axes.items()})

@@ -70,10 +70,11 @@ def _experts(config: EngineConfig, study: Study) -> str | None:
 def longest_prompt_tokens(config: EngineConfig) -> int | None:
     """Longest prompt that the engine takes, where it takes prompts only whole; None where it may cut them.
 
-    vLLM cuts them unless told not to, TensorRT-LLM only if told to (enable_chunked_prefill: llmapi/llm_args.py).
+    vLLM cuts them unless told not to, TensorRT-LLM only if told to (enable_chunked_prefill: llmapi/llm_args.py). Of a
+    server that someone else started, what is declared counts.
     """
     is_chunked, is_trtllm = config.batching.chunked_prefill, config.engine == "trtllm"
-    if is_chunked or (is_chunked is None and not is_trtllm):
+    if is_chunked or (is_chunked is None and config.engine not in {"trtllm", "attached"}):
         return None
     return config.batching.max_num_tokens or (engine_defaults(config).max_num_tokens if is_trtllm else None)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pipeline.axes import bears, is_dependent, without_inert
 from pipeline.engine_config import EngineConfig, Value
 from pipeline.errors import ConfigError
+from pipeline.roofline.memory import kv_pool_bytes, published
 from pipeline.rules import RULES, STRUCTURAL, first_broken, why_infeasible
 from pipeline.study import Study
 
@@ -20,6 +21,9 @@ MAX_CONFIGS = 20_000
 
 NUM_DRAWS = 20_000
 """Combinations drawn from a larger product."""
+
+MIN_POOL_SHARE = 0.15
+"""Of a device's memory: with less left for the KV cache than this, nobody would serve on so few devices."""
 
 _STRUCTURE = ("precision.", "parallelism.")
 
@@ -74,12 +78,14 @@ def build_space(study: Study, refusal: Refusal = lambda _: None) -> Space:
         refusal: Why the study's engine cannot render a config, or None.
 
     Raises:
-        ConfigError: If no config is feasible.
+        ConfigError: If no config is feasible, or the baseline is not.
     """
+    _check_baseline(study, refusal)
     structural = {key: values for key, values in study.axes.items() if key.startswith(_STRUCTURE)}
-    others = {key: study.axes[key] for key in sorted(study.axes.keys() - structural.keys(), key=is_dependent)}
+    others = {key: study.axes[key] for key in sorted(study.axes, key=is_dependent) if key not in structural}
     num_others = math.prod(map(len, others.values()))
     exclusions, num_passed = Counter[str](), dict[str, int]()
+    of_plain = set[str]()
 
     def exclude(broken: tuple[int, str], count: int = 1) -> None:
         num_passed[broken[1]] = broken[0]
@@ -105,13 +111,14 @@ def build_space(study: Study, refusal: Refusal = lambda _: None) -> Space:
             broken = len(RULES), reason
         if broken is None:
             feasible.append(config)
-        else:
-            exclude(broken)
+            continue
+        exclude(broken)
+        if all(values.get(key, axis[0]) == axis[0] for key, axis in others.items()):
+            of_plain.add(broken[1])
     if not feasible:
-        # The configs that got furthest say best what is in the way.
-        listed = "; ".join(sorted(exclusions, key=lambda reason: (-num_passed[reason], -exclusions[reason]))[:2])
         raise ConfigError(
-            f"no feasible configuration for model={study.model.name} hardware={study.hardware.name}: {listed}"
+            f"no feasible configuration for model={study.model.name} hardware={study.hardware.name}: "
+            f"{_in_the_way(exclusions, num_passed, of_plain)}"
         )
     return Space(
         study=study,
@@ -123,16 +130,58 @@ def build_space(study: Study, refusal: Refusal = lambda _: None) -> Space:
     )
 
 
-def engine_default(space: Space) -> EngineConfig:
-    """The config of someone who sets nothing: the engine's defaults on the fewest devices that hold the model.
+def _check_baseline(study: Study, refusal: Refusal) -> None:
+    """Check that a baseline can be; it may lie outside the axes and break rules of good sense, being what is in use.
 
-    Falls back to the first feasible config where the bare default breaks a rule.
+    Raises:
+        ConfigError: If it needs what is not there, or the engine refuses it.
     """
-    for config in sorted(space.configs, key=lambda c: c.parallelism.num_gpus):
-        bare = EngineConfig(engine=config.engine, precision=config.precision, parallelism=config.parallelism)
-        if space.allows(bare):
-            return bare
-    return space.configs[0]
+    if (baseline := study.baseline) is None:
+        return
+    broken = first_broken(baseline, study, STRUCTURAL)
+    reason = refusal(baseline) if broken is None else broken[1]
+    if reason is not None:
+        raise ConfigError(f"baseline: {reason}")
+
+
+def _in_the_way(exclusions: Counter[str], num_passed: dict[str, int], of_plain: set[str]) -> str:
+    """The two reasons that say best why nothing is possible: of the configs that passed most rules, the commonest.
+
+    What the engine has against the plain config, all else at its first value, stands alone: no layout would help.
+    """
+    listed = sorted(exclusions, key=lambda reason: (-num_passed[reason], -exclusions[reason]))
+    if num_passed[listed[0]] == len(RULES):
+        listed = [each for each in listed if num_passed[each] == len(RULES)]
+        listed = [each for each in listed if each in of_plain] or listed
+    return "; ".join(listed[:2])
+
+
+def engine_default(space: Space) -> EngineConfig:
+    """The config of someone who sets nothing: the engine's defaults, on the fewest devices that leave room to serve.
+
+    Plain tensor parallelism and KV cache, and the first format of weights, unless nothing else is possible. Falls back
+    to the first feasible config where the bare default breaks a rule.
+    """
+    bare = {
+        (each.precision, each.parallelism): EngineConfig(
+            engine=each.engine, precision=each.precision, parallelism=each.parallelism
+        )
+        for each in space.configs
+    }
+    allowed = [config for config in bare.values() if space.allows(config)]
+    return min(allowed, key=lambda config: _preference(config, space.study), default=space.configs[0])
+
+
+def _preference(config: EngineConfig, study: Study) -> tuple[bool, int, bool, int]:
+    """Smaller is preferred."""
+    layout, weights = config.parallelism, study.axes["precision.weights"]
+    is_plain = layout.num_gpus == layout.tp and layout.ep == 1 and not layout.attention_dp
+    is_plain = is_plain and config.precision.kv_cache in {None, "auto"}
+    order = weights.index(config.precision.weights) if config.precision.weights in weights else len(weights)
+    is_tight = study.hardware.kind == "gpu" and (
+        kv_pool_bytes(study.model, study.hardware, config) < MIN_POOL_SHARE * published(study.hardware, "memory_bytes")
+    )
+    return not is_plain, order, is_tight, layout.num_gpus
 
 
 def _config(values: Values, study: Study) -> EngineConfig:

@@ -6,7 +6,7 @@ from pipeline.record import Trial
 from pipeline.resume import adopt_orphans, check_same
 from pipeline.rig.protocol import Rig
 from pipeline.search.prior import rank
-from pipeline.search.recipe_seeds import recipe_seeds
+from pipeline.search.recipe_seeds import recipe_seeds, widened
 from pipeline.search.search import Proposal, Search
 from pipeline.space import build_space
 from pipeline.store import Store
@@ -35,8 +35,9 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
             something else fixed.
         KeyboardInterrupt: After the open trial was stored.
     """
-    space = build_space(study, rig.refusal)
     seeds = recipe_seeds(rig.study, rig.refusal)
+    study = widened(study, (config for config, _ in seeds.configs))
+    space = build_space(study, rig.refusal)
     with store.lock(study.id):
         check_same(study, rig, store)
         adopt_orphans(study, store)

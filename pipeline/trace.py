@@ -41,6 +41,7 @@ class Context:
         is_engine_untested: Whether nothing that we know of the engine was checked against its version.
         is_instrumented: Whether the engine was started with metrics of its own that are not part of the config.
         is_dummy_weights: Whether the engine filled its weights as it liked.
+        start_warnings: What the reader of every row of this start should know of its config.
     """
 
     plan: Plan
@@ -56,6 +57,7 @@ class Context:
     is_engine_untested: bool = False
     is_instrumented: bool = False
     is_dummy_weights: bool = False
+    start_warnings: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

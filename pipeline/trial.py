@@ -116,6 +116,7 @@ def run_trial(
                 if here and all(misses(row, study.slo) for row in here):
                     break  # a higher load only makes users wait longer
     except TrialError as failure:
+        start = start or failure.start
         return finish(failure.status, (str(failure),), failure.log_tail)
     except LoadError as failure:
         return finish(TrialStatus.LOAD_FAILED, (str(failure),))

@@ -80,6 +80,7 @@ class Facts:
         is_engine_untested: Whether nothing that we know of the engine was checked against its version.
         is_instrumented: Whether the engine was started with metrics of its own that are not part of the config.
         is_dummy_weights: Whether the engine filled its weights as it liked.
+        start_warnings: What the reader of every row of this start should know of its config.
         meter_faults: What the meter complained of.
     """
 
@@ -120,6 +121,7 @@ class Facts:
     is_engine_untested: bool
     is_instrumented: bool
     is_dummy_weights: bool
+    start_warnings: tuple[Reason, ...]
     meter_faults: tuple[Reason, ...]
 
 
@@ -190,7 +192,7 @@ def _warnings(facts: Facts, plan: Plan) -> set[Reason]:
         Reason.WARMUP_CAPPED: bool(facts.warmup_unsettled),
         Reason.WINDOW_SHORT: not facts.is_window_long_enough,
         Reason.ENGINE_UNTESTED: facts.is_engine_untested,
-    })  # fmt: skip
+    }) | {*facts.start_warnings}  # fmt: skip
 
 
 def _true(broken: dict[Reason, bool]) -> set[Reason]:

@@ -1,5 +1,9 @@
 import dataclasses
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +20,7 @@ from tests.roofline import facts
 DENSE = ("model=llama-3.1-8b", *MODELLED[1:])
 MIXTURE = MODELLED
 EMBEDDED = ("study=test",)
+REPO = Path(__file__).parents[1]
 
 
 def config(study: Study, **values: Value | None) -> EngineConfig:
@@ -241,6 +246,39 @@ def test_the_engines_own_refusals_are_exclusions_after_the_rules() -> None:
     assert space.exclusions["no, says the engine"] == 1
     with pytest.raises(ConfigError, match="no, says the engine"):
         build_space(study, lambda _: "no, says the engine")
+
+
+def test_of_an_engines_refusals_that_of_the_plain_config_is_named_and_no_other() -> None:
+    sizes = (None, *range(1, 10))
+    study = with_axes(make_study(*MODELLED), precision__weights=("fp4", "bf16"), batching__max_batch_size=sizes)
+    with pytest.raises(ConfigError, match=r"hardware=b200: no weights here$"):
+        build_space(study, lambda config: "no such size" if config.batching.max_batch_size else "no weights here")
+
+
+def test_a_baseline_that_cannot_be_is_refused_before_anything_else() -> None:
+    study = with_axes(make_study(*MODELLED), precision__weights="fp4")
+    wide = dataclasses.replace(study, baseline=config(study, parallelism__tp=16))
+    with pytest.raises(ConfigError, match=r"^baseline: parallelism: tp x pp = 16 GPUs, 8 present$"):
+        build_space(wide)
+    other = dataclasses.replace(study, baseline=config(study, parallelism__tp=2))
+    with pytest.raises(ConfigError, match=r"^baseline: not two$"):
+        build_space(other, lambda each: "not two" if each.parallelism.tp == 2 else None)
+    assert build_space(other).configs
+
+
+def test_the_order_of_a_space_is_the_same_in_every_process() -> None:
+    program = (
+        "from tests.builders import MODELLED, make_study, with_axes; from pipeline.space import build_space; "
+        "study = with_axes(make_study(*MODELLED), precision__weights='fp4', batching__max_num_tokens=(256, 512), "
+        "batching__max_batch_size=(8, 16), batching__kv_cache_fraction=(0.8, 0.9)); "
+        "print([each.config_hash for each in build_space(study).configs])"
+    )
+    printed = {
+        subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONHASHSEED": seed}, cwd=REPO,
+                       capture_output=True, text=True, check=True).stdout
+        for seed in ("1", "2", "3")
+    }  # fmt: skip
+    assert len(printed) == 1
 
 
 def test_of_too_many_configs_some_are_drawn_and_the_space_says_so() -> None:

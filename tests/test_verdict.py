@@ -26,7 +26,7 @@ GOOD = Facts(
     num_compile_lines=0, client_core_share=0.1, client_lag_p99_s=0.001, host_busy_share=0.2, host_steal_share=0.0,
     gpu_busy=0.99, num_running=60.0, num_waiting=0.0, num_preemptions=0, token_disagreement=0.001, itl_p50_s=0.012,
     has_uncounted_tokens=False, num_constant_weights=0, is_engine_untested=False, is_instrumented=False,
-    is_dummy_weights=False, meter_faults=(),
+    start_warnings=(), is_dummy_weights=False, meter_faults=(),
 )  # fmt: skip
 
 OPTIONAL = [field.name for field in dataclasses.fields(Facts) if "None" in str(field.type)]
@@ -84,6 +84,8 @@ WARNED: list[tuple[Reason, dict[str, Any]]] = [
     (Reason.WARMUP_CAPPED, {"warmup_unsettled": ("temperature",)}),
     (Reason.WINDOW_SHORT, {"is_window_long_enough": False}),
     (Reason.ENGINE_UNTESTED, {"is_engine_untested": True}),
+    (Reason.DRAFTS_OF_RANDOM_TEXT, {"start_warnings": (Reason.DRAFTS_OF_RANDOM_TEXT,)}),
+    (Reason.LOSSY_SETTING, {"start_warnings": (Reason.LOSSY_SETTING,)}),
 ]
 """Never invalid: dropping such rows would be selecting."""
 

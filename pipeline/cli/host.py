@@ -4,8 +4,9 @@ tiny-llama needs nothing. For the others: the GPU that is here names the hardwar
 that its runtime has is used, and without a GPU the modelled rig answers for b200.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 from pipeline.compose import compose_conf, groups
 from pipeline.config import load_study
@@ -69,6 +70,22 @@ def gpu_choices(given: Mapping[str, str]) -> dict[str, str]:
     return {group: choice for group, choice in defaults.items() if group not in given}
 
 
+def with_default_knobs(prepared: Prepared) -> Prepared:
+    """The study with the engine's default for every knob that the user did not name: one config, not a space."""
+    named = {text.lstrip("+~").split("=", 1)[0] for text in prepared.overrides}
+    axes = {
+        key: (None,) if key.startswith("engine.knobs.") and values[0] is None and not _is_named(key, named) else values
+        for key, values in prepared.study.axes.items()
+    }
+    left = [key.removeprefix("engine.knobs.") for key in axes if axes[key] != prepared.study.axes[key]]
+    notes = (*prepared.notes, *([f"left to the engine: {', '.join(left)}"] if left else []))
+    return replace(prepared, study=replace(prepared.study, axes=axes), notes=notes)
+
+
+def _is_named(key: str, named: Set[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in named if name.startswith("engine.knobs"))
+
+
 def _modelled(overrides: Sequence[str], given: dict[str, str], choices: dict[str, str], engines: list[str]) -> Prepared:
     """The model answers; nothing is measured.
 
@@ -108,7 +125,24 @@ def _served(
     if "hardware.num_gpus" not in given:
         choices["hardware.num_gpus"] = str(len(gpus))
     completed = (*_texts(choices), *overrides)
-    return Prepared(study=load_study(completed), overrides=completed, notes=tuple(notes))
+    study = load_study(completed)
+    _check_enough(study, len(gpus))
+    return Prepared(study=study, overrides=completed, notes=tuple(notes))
+
+
+def _check_enough(study: Study, num_visible: int) -> None:
+    """Check that the layouts that hardware.num_gpus lets through find their GPUs, not at the trial that needs them.
+
+    Raises:
+        ConfigError: If one would not.
+    """
+    axes = (study.axes.get(f"parallelism.{name}", (1,)) for name in ("tp", "pp", "cp"))
+    widest = math.prod(max(int(str(value or 1)) for value in axis) for axis in axes)
+    if min(widest, study.hardware.num_gpus) > num_visible:
+        raise ConfigError(
+            f"hardware.num_gpus={study.hardware.num_gpus}: {num_visible} visible here (nvidia-smi -L, "
+            "CUDA_VISIBLE_DEVICES); leave it out, or add rig=modelled for a larger machine"
+        )
 
 
 def _first_available(overrides: Sequence[str], choices: dict[str, str], engines: list[str]) -> tuple[str, list[str]]:

@@ -65,7 +65,8 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
-            print(f"tpw: error: {error.format_message()}; see tpw --help", file=sys.stderr)
+            said = error.format_message() or "no command given"  # the help is printed already
+            print(f"tpw: error: {said}; see tpw --help", file=sys.stderr)
             sys.exit(2)
         raise
     sys.exit(status or 0)

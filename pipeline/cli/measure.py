@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.host import Prepared, hardware_of, prepare
+from pipeline.cli.host import Prepared, hardware_of, prepare, with_default_knobs
 from pipeline.cli.running import run_study
 from pipeline.config import load_study
 from pipeline.errors import ConfigError
@@ -41,7 +41,7 @@ def measure(
     is_attached = any(word.startswith(("url=", "engine.url=")) for word in words)
     if not is_attached and any(word.startswith("gpus=") for word in words):
         raise ConfigError("gpus=: only with url=, the server that runs on them; else use CUDA_VISIBLE_DEVICES")
-    prepared = attached(words) if is_attached else prepare(words)
+    prepared = attached(words) if is_attached else with_default_knobs(prepare(words))
     only_config(prepared.study)  # before anything is announced or written
     study = run_study(prepared, measure_once, 1)
     if Store(Path(study.results_dir)).trials(study.id)[-1].status is not TrialStatus.OK:

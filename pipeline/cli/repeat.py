@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.host import prepare
+from pipeline.cli.host import prepare, with_default_knobs
 from pipeline.cli.repeatability import case_results, report, weights_results
 from pipeline.cli.running import run_study
 from pipeline.cli.terminal import terminal
@@ -35,7 +35,7 @@ def repeatability(
         if not rows:
             raise ConfigError(f"--results={results_dir}: holds no row; name another folder")
     else:
-        prepared = prepare(overrides or [])
+        prepared = with_default_knobs(prepare(overrides or []))
         only_config(prepared.study)  # before anything is announced or written
         study = run_study(prepared, repeat, prepared.study.plan.starts, is_named_after_gpu=True)
         store = Store(Path(study.results_dir))

@@ -49,7 +49,7 @@ def print_results(console: Console, study: Study, store: Store) -> None:
     for line in gain_lines(recipe_gains(rows, trials, study.slo), study.slo):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     for line in failures(trials):
-        console.print(line, style="red", highlight=False, soft_wrap=True)
+        console.print(line, style="red", highlight=False, soft_wrap=True, markup=False)
     invalid = [row for row in rows if row.reasons]
     for row in invalid:
         text = f"row {row.row_id} load {row.load_text} is {row.status}: {', '.join(row.reasons)}"

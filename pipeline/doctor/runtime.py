@@ -135,12 +135,12 @@ def _gpus_there(study: Study, facts: dict[str, Any], gpus: Gpus) -> Finding:
 
 def _shared(study: Study, facts: dict[str, Any]) -> Iterator[Finding]:
     """What several ranks need: MPI, shared memory, locked memory."""
-    degrees = [value for key in ("tp", "pp", "cp") for value in study.axes.get(f"parallelism.{key}", (1,)) if value]
-    if all(degree == 1 for degree in degrees):
-        yield not_applicable("ranks", "one GPU per engine: no MPI, no shared memory between ranks")
-        return
     if study.engine.name == "trtllm":
         yield _mpi(facts)
+    degrees = [value for key in ("tp", "pp", "cp") for value in study.axes.get(f"parallelism.{key}", (1,)) if value]
+    if all(degree == 1 for degree in degrees):
+        yield not_applicable("ranks", "one GPU per engine: no shared memory between ranks")
+        return
     shm_bytes, memlock_bytes = facts["shm_bytes"], facts["memlock_bytes"]
     if shm_bytes is None or shm_bytes < MIN_SHM_BYTES:
         size = "no /dev/shm" if shm_bytes is None else f"{shm_bytes / 2**20:.0f} MiB in /dev/shm"
@@ -158,12 +158,13 @@ def _shared(study: Study, facts: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _mpi(facts: dict[str, Any]) -> Finding:
+    """TensorRT-LLM starts the one worker of a single GPU by MPI too (executor/executor.py, GenerationExecutor)."""
     if facts["mpi"] is not None:
         return ok("MPI", facts["mpi"])
     return problem(
         "MPI",
-        f"mpi4py does not load there ({facts['mpi_error']}), and TensorRT-LLM starts its ranks with it",
-        "install Open MPI and mpi4py in the engine's environment, or use parallelism=single, or NVIDIA's container",
+        f"mpi4py does not load there ({facts['mpi_error']}), and TensorRT-LLM starts every rank with it, even one",
+        "install Open MPI and mpi4py in the engine's environment, or use NVIDIA's container",
     )
 
 

@@ -44,6 +44,9 @@ def find_engine(study: Study) -> Engine:
         if knob not in engine.knobs and not study.engine.allow_unknown:
             known = sorted(engine.knobs)
             allowed = f"allowed: {', '.join(known) or 'none'}"
+            keys = [name for name in known if name.startswith(f"{knob}.")]
+            if keys:
+                raise ConfigError(f"engine.knobs.{knob}: is a group; set its keys: {', '.join(keys[:MAX_SHOWN])}")
             many = f"it has {len(known)}; engine.allow_unknown=true passes on what a newer version has"
             raise ConfigError(
                 f"engine.knobs.{knob}: {engine.name} has no such knob{nearest(knob, known)}; "

@@ -18,10 +18,14 @@ SCRIPT = "serve.sh"
 
 
 def engine_id(
-    rendered: Rendered, places: Mapping[str, str], engine_version: str | None, image: str | None, gpu_name: str | None
+    rendered: Rendered,
+    models: Mapping[str, str | None],
+    engine_version: str | None,
+    image: str | None,
+    gpu_name: str | None,
 ) -> str:
     """Identity of an engine: bytes, models, software and kind of GPU, which its autotuner's cache holds for."""
-    return content_hash([rendered.rendered_hash, dict(places), engine_version, image, gpu_name])
+    return content_hash([rendered.rendered_hash, dict(models), engine_version, image, gpu_name])
 
 
 def write_definition(

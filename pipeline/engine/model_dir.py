@@ -10,7 +10,8 @@ from pipeline.errors import ConfigError
 from pipeline.study import Checkpoint, Model, Study
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
+"""Any of these holds a vocabulary; tokenizer_config.json alone is none."""
 
 
 def checkpoint_for(model: Model, weights: str) -> Checkpoint:
@@ -106,7 +107,7 @@ def _why_incomplete(folder: Path, *, with_tokenizer: bool = False) -> str | None
         return f"no tokenizer (none of {', '.join(TOKENIZER_FILES)})"
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        wanted = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        wanted = sorted(set(_read_json(index).get("weight_map", {}).values()))
         missing = [name for name in wanted if not (folder / name).is_file()]
         return f"{len(missing)} of {len(wanted)} weight files are missing, e.g. {missing[0]}" if missing else None
     return None if any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES) else "no weight files"
@@ -117,14 +118,28 @@ def _format(folder: Path) -> str:
 
     Source: `quantization_config` of Hugging Face configs; `hf_quant_config.json` of NVIDIA ModelOpt.
     """
-    config = json.loads((folder / "config.json").read_text())
-    quantization = config.get("quantization_config") or {}
+    quantization = _read_json(folder / "config.json").get("quantization_config") or {}
     modelopt = folder / "hf_quant_config.json"
     if modelopt.is_file():
-        quantization |= json.loads(modelopt.read_text()).get("quantization") or {}
+        quantization |= _read_json(modelopt).get("quantization") or {}
     method = str(quantization.get("quant_algo") or quantization.get("quant_method") or "bf16").lower()
     is_blocked = method == "fp8" and "weight_block_size" in quantization
     return "fp8_block" if is_blocked else method
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of a checkpoint.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON ({error}); download the checkpoint again") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds no JSON object; download the checkpoint again")
+    return data
 
 
 def random_model_dir(study: Study) -> Path:

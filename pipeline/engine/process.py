@@ -32,6 +32,9 @@ READY_POLL_S = 0.25
 READY_REQUEST_TIMEOUT_S = 300.0
 """The first generation may compile kernels."""
 
+TIME_WAIT_S = 65.0
+"""Linux keeps a connection that its server closed first for 60 s (TCP_TIMEWAIT_LEN)."""
+
 TERM_GRACE_S = 15.0
 """Time between SIGTERM and SIGKILL; vLLM needs several seconds to end its engine core and free the GPU."""
 
@@ -99,7 +102,7 @@ class EngineProcess:
         Raises:
             ConfigError: If a given port is taken, or a folder that the engine writes to cannot be written.
         """
-        check_port_free(self._host, self._port)
+        wait_port_free(self._host, self._port)
         with writable(self.run_dir):
             self.run_dir.mkdir(parents=True, exist_ok=True)
             for name, content in self._rendered.files.items():
@@ -264,3 +267,24 @@ def check_port_free(host: str, port: int) -> None:
                 f"engine.port={port}: cannot listen on {host}:{port} ({error.strerror}); stop what does, or leave "
                 "engine.port=null for any free port; engine.host must be an address of this machine"
             ) from error
+
+
+def wait_port_free(host: str, port: int) -> None:
+    """Wait until nothing of an earlier server holds a port: connections that it closed first do so for a minute.
+
+    `trtllm-serve` binds without SO_REUSEADDR (commands/serve.py) and would fail meanwhile.
+
+    Raises:
+        ConfigError: If somebody listens there, or the address is not ours.
+    """
+    check_port_free(host, port)
+    deadline = time.monotonic() + TIME_WAIT_S
+    while not _can_bind(host, port) and time.monotonic() < deadline:
+        time.sleep(READY_POLL_S)
+
+
+def _can_bind(host: str, port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind((host, port))
+        return True
+    return False

@@ -11,7 +11,7 @@ from typing import Protocol
 from pipeline.engine.observed import CounterSample
 from pipeline.engine_config import EngineConfig, content_hash
 from pipeline.study import Study
-from pipeline.vocabulary import TrialStatus
+from pipeline.vocabulary import Reason, TrialStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,7 @@ class Rendered:
         weights_init: How random weights are drawn; None for a checkpoint.
         is_dummy_weights: Whether the engine fills its weights as it likes, which says nothing of power.
         is_instrumented: Whether metrics of the engine's own are on that the config does not ask for.
+        warnings: What the reader of every row of this engine should know of its config.
     """
 
     files: dict[str, str] = field(default_factory=dict)
@@ -34,6 +35,7 @@ class Rendered:
     weights_init: str | None = None
     is_dummy_weights: bool = False
     is_instrumented: bool = False
+    warnings: tuple[Reason, ...] = ()
 
     @property
     def rendered_hash(self) -> str:

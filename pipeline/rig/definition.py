@@ -9,7 +9,7 @@ from pipeline import __version__
 from pipeline.engine.fingerprint import checkpoint_fingerprint, snapshot_revision
 from pipeline.engine.protocol import Rendered
 from pipeline.engine_config import EngineConfig
-from pipeline.meter.protocol import MeterInfo
+from pipeline.meter.protocol import Meter, MeterInfo
 from pipeline.precision import formats
 from pipeline.rig.protocol import Start
 from pipeline.study import Study
@@ -57,14 +57,19 @@ def definition(
     }
 
 
-def start_facts(study: Study, trial_id: str, info: MeterInfo, start: Start) -> dict[str, Any]:
+def start_facts(study: Study, trial_id: str, meter: Meter, start: Start, failure: str | None = None) -> dict[str, Any]:
     """start.json of one start, but for the rows measured on it."""
+    info = meter.info
+    states = [reading.states[-1] for reading in meter.reading().values() if reading.states]
     return {
         "trial_id": trial_id,
         "study_id": study.id,
         "ended_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "gpu_uuids": list(info.devices) if study.hardware.kind == "gpu" else [],
         "driver_version": info.driver_version,
+        "power_limits_w": [state.power_limit_w for state in states],
+        "sm_clocks_mhz": [state.sm_clock_mhz for state in states],
+        "failure": failure,
         "start_s": start.start_s,
         "start_energy_j": start.start_energy_j,
         "effective": start.effective,

@@ -10,7 +10,7 @@ from pipeline.engine_config import EngineConfig, content_hash
 from pipeline.errors import PipelineError
 from pipeline.record import Row
 from pipeline.study import Study
-from pipeline.vocabulary import Evidence, TrialStatus
+from pipeline.vocabulary import Evidence, Reason, TrialStatus
 from pipeline.workload import OperatingPoint
 
 Report = Callable[[str], None]
@@ -23,13 +23,17 @@ class TrialError(PipelineError):
     Attributes:
         status: How the trial ends.
         log_tail: The engine's last log lines.
+        start: What was to be started, if that is known.
     """
 
-    def __init__(self, status: TrialStatus, message: str, log_tail: tuple[str, ...] = ()) -> None:
-        """Keep status, message and log."""
+    def __init__(
+        self, status: TrialStatus, message: str, log_tail: tuple[str, ...] = (), start: "Start | None" = None
+    ) -> None:
+        """Keep status, message, log and start."""
         super().__init__(message)
         self.status = status
         self.log_tail = log_tail
+        self.start = start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,7 @@ class Start:
         is_version_tested: Whether what we know of the engine was checked against its version; None if it has none.
         is_instrumented: Whether it was started with metrics of its own that are not part of the config.
         is_dummy_weights: Whether the engine fills its weights as it likes.
+        warnings: What the reader of every row of this start should know of its config.
     """
 
     rendered_hash: str
@@ -67,6 +72,7 @@ class Start:
     is_version_tested: bool | None = None
     is_instrumented: bool = False
     is_dummy_weights: bool = False
+    warnings: tuple[Reason, ...] = ()
 
     @property
     def effective_hash(self) -> str | None:
@@ -81,6 +87,7 @@ class Start:
             "is_engine_untested": self.is_version_tested is False,
             "is_instrumented": self.is_instrumented,
             "is_dummy_weights": self.is_dummy_weights,
+            "start_warnings": self.warnings,
         }
 
 

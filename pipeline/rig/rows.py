@@ -159,6 +159,7 @@ def measured(trace: Trace, context: Context) -> dict[str, Any]:
             has_uncounted_tokens=has_uncounted_tokens(trace.requests),
             num_constant_weights=context.num_constant_weights,
             is_engine_untested=context.is_engine_untested,
+            start_warnings=context.start_warnings,
             is_instrumented=context.is_instrumented,
             is_dummy_weights=context.is_dummy_weights,
             meter_faults=context.meter_faults,

@@ -11,6 +11,7 @@ from pipeline.engine.folder import engine_id, write_definition, write_start
 from pipeline.engine.process import OWN_PLACES, EngineProcess, writable
 from pipeline.engine.protocol import Engine, Rendered
 from pipeline.engine.runtime.catalog import find_runtime
+from pipeline.engine.runtime.protocol import Runtime
 from pipeline.engine.trtllm.multinode import why_not_here
 from pipeline.engine_config import EngineConfig, Value
 from pipeline.errors import ConfigError, EngineError
@@ -62,16 +63,19 @@ class ServedRig:
         self._meter_info = open_meter(1).info
         self.first_gpu = self._meter_info.devices[0] if study.hardware.kind == "gpu" else None
         self._weights_problem: dict[tuple[Value, ...], str | None] = {}
+        self._is_smoke_test = engine.name == "trtllm" and study.weights == "random"
         self._is_version_tested = None if found is None else engine.tested_version(found)
 
     def describe(self) -> list[str]:
         """What will be measured, and with what."""
         untested = " (untested: what we know of it is of another version)" if self._is_version_tested is False else ""
         version = self.engine_version or "(version unknown)"
-        return [
-            f"engine: {self._engine.name} {version}{untested}, weights={self.study.weights}",
-            *rows_to_come(self._meter_info, self.study.plan),
-        ]
+        meter, rows = rows_to_come(self._meter_info, self.study.plan)
+        spans = [self.study.axes.get(f"parallelism.{name}", ()) for name in ("tp", "pp", "cp")]
+        more = ", and the others of a configuration that spans several" if {*sum(spans, ())} - {None, 1} else ""
+        smoke = ["weights=random: dummy weights, a smoke test; every row is invalid"] * self._is_smoke_test
+        engine = f"engine: {self._engine.name} {version}{untested}, weights={self.study.weights}"
+        return [engine, *smoke, meter + more, rows]
 
     def refusal(self, config: EngineConfig) -> str | None:
         """Why the engine cannot be given a config, or one machine has too few GPUs or no weights for it; or None."""
@@ -107,10 +111,23 @@ class ServedRig:
         rendered = engine.render(config, study)
         report("preparing weights")
         places = engine.places(config, study)
+        runtime = find_runtime(settings)
+        caches = engine.kernel_caches({**runtime.environ, **rendered.env})
+        planned = Start(
+            rendered_hash=rendered.rendered_hash,
+            evidence=plan_evidence(study.plan, self._meter_info.evidence),
+            argv=rendered.argv,
+            engine_version=self.engine_version,
+            weights_init=rendered.weights_init,
+            kernel_caches=caches,
+            is_version_tested=self._is_version_tested,
+            is_instrumented=rendered.is_instrumented,
+            is_dummy_weights=rendered.is_dummy_weights,
+            warnings=rendered.warnings,
+        )
         if (reason := engine.preflight(rendered, study, places)) is not None:
-            raise TrialError(TrialStatus.START_FAILED, f"preflight, before any start: {reason}")
-        folder = self._engine_dir(rendered, config, places) / "starts" / trial_id
-        caches = engine.kernel_caches({**find_runtime(settings).environ, **rendered.env})
+            raise TrialError(TrialStatus.START_FAILED, f"preflight, before any start: {reason}", start=planned)
+        folder = self._engine_dir(rendered, config, places, runtime) / "starts" / trial_id
         with self._open_meter(config.parallelism.num_gpus) as meter:
             report("starting engine")
             began_ns = time.monotonic_ns()
@@ -124,43 +141,47 @@ class ServedRig:
                 gpus=meter.info.devices if study.hardware.kind == "gpu" else (),
                 caches=caches,
             ) as process:
-                _wait_ready(engine, process, study)
+                try:
+                    _wait_ready(engine, process, study)
+                except TrialError as error:
+                    error.start = planned
+                    _write_start(folder, start_facts(study, trial_id, meter, planned, str(error)), ())
+                    raise
                 ready_ns = time.monotonic_ns()
                 energy = common_window(meter.reading(), began_ns, ready_ns)
                 log_lines = process.log_lines()
-                start = Start(
-                    rendered_hash=rendered.rendered_hash,
-                    evidence=plan_evidence(study.plan, meter.info.evidence),
-                    argv=rendered.argv,
+                start = replace(
+                    planned,
                     effective=engine.effective_config(log_lines),
-                    engine_version=self.engine_version,
                     start_s=(ready_ns - began_ns) * 1e-9,
                     start_energy_j=energy.energy_j if energy else None,
-                    weights_init=rendered.weights_init,
-                    kernel_caches=caches,
                     num_constant_weights=engine.constant_weights(log_lines),
-                    is_version_tested=self._is_version_tested,
-                    is_instrumented=rendered.is_instrumented,
-                    is_dummy_weights=rendered.is_dummy_weights,
                 )
                 session = ServedSession(study, self.store, config, trial_id, engine, process, meter, start)
                 try:
                     yield session
                 finally:
-                    with writable(folder):
-                        write_start(folder, start_facts(study, trial_id, meter.info, start), session.row_ids)
+                    _write_start(folder, start_facts(study, trial_id, meter, start), session.row_ids)
                 report("stopping engine")
 
-    def _engine_dir(self, rendered: Rendered, config: EngineConfig, places: Mapping[str, str]) -> Path:
+    def _engine_dir(
+        self, rendered: Rendered, config: EngineConfig, places: Mapping[str, str], runtime: Runtime
+    ) -> Path:
         """The folder that all starts of this engine share, its definition in it."""
-        study, info = self.study, self._meter_info
-        runtime = find_runtime(study.engine)
-        image, python = runtime.image_id(), runtime.program("python")
-        folder = Path(study.engines_dir) / engine_id(rendered, places, self.engine_version, image, info.device_name)
+        study, info, image = self.study, self._meter_info, runtime.image_id()
         meta = definition(study, config, rendered, image, info, places)
+        checkpoint = {**places, "checkpoint_hash": meta["model"]["checkpoint_hash"]}
+        folder = Path(study.engines_dir) / engine_id(rendered, checkpoint, self.engine_version, image, info.device_name)
         with writable(folder):
-            write_definition(folder, rendered, meta, values={**OWN_PLACES, "python": python, **places})
+            write_definition(
+                folder, rendered, meta, values={**OWN_PLACES, "python": runtime.program("python"), **places}
+            )
         return folder
+
+
+def _write_start(folder: Path, facts: Mapping[str, object], row_ids: Sequence[str]) -> None:
+    with writable(folder):
+        write_start(folder, facts, row_ids)
 
 
 def _wait_ready(engine: Engine, process: EngineProcess, study: Study) -> None:

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from pipeline.axes import bears
 from pipeline.engine.trtllm.recipe_config import engine_config
 from pipeline.engine.trtllm.recipe_folder import Recipe
 from pipeline.engine.trtllm.recipes import matching_recipes
-from pipeline.engine_config import EngineConfig
+from pipeline.engine_config import EngineConfig, Value
 from pipeline.errors import ConfigError
 from pipeline.grouping import grouped
 from pipeline.recipe_gain import RECIPE
@@ -62,6 +63,26 @@ def recipe_seeds(study: Study, refusal: Refusal) -> Seeds:
         if reason is not None
     ]
     return Seeds(configs=seeds[:most], notes=tuple(notes))
+
+
+def widened(study: Study, configs: Iterable[EngineConfig]) -> Study:
+    """The study with these configs' values on its axes too, so that a search learns from them and tries what is near.
+
+    An axis that has a single value is left alone: someone fixed it.
+    """
+    axes = dict(study.axes)
+    for requested in (config.requested() for config in configs):
+        for key, values in axes.items():
+            if len(values) > 1 and bears(key, requested, study):
+                stated = {repr(_stated(study.engine.name, key, value)) for value in values}
+                asked = requested.get(key)
+                axes[key] = values if repr(asked) in stated else (*values, asked)
+    return dataclasses.replace(study, axes=axes)
+
+
+def _stated(engine: str, key: str, value: Value | None) -> Value | None:
+    """How a config that takes this value of an axis states it."""
+    return EngineConfig.from_axes(engine, {"precision.weights": "any", key: value}).requested().get(key)
 
 
 def _config(recipe: Recipe, study: Study, refusal: Refusal) -> tuple[EngineConfig | None, str]:

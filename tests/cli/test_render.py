@@ -20,7 +20,7 @@ SMALL = (
     "precision=fp4", "precision.kv_cache=fp8", "batching=default", "batching.max_batch_size=[64,128]",
     "engine.knobs.moe_config.backend=TRTLLM", "engine.knobs.attention_dp_config.enable_balance=null",
     "engine.knobs.speculative_config.decoding_type=null", "engine.knobs.speculative_config.max_draft_len=null",
-    "engine.knobs.num_postprocess_workers=null",
+    "engine.knobs.num_postprocess_workers=null", "engine.knobs.stream_interval=null",
 )  # fmt: skip
 """Four configs, and the baseline, which sets none of the batching."""
 

@@ -91,11 +91,12 @@ def test_what_is_lacking_is_named(
     assert (finding.fix is None) == (state is State.OK)
 
 
-def test_one_gpu_per_engine_needs_no_mpi(answers: dict[str, Any]) -> None:
+def test_one_gpu_per_engine_needs_mpi_but_no_memory_between_ranks(answers: dict[str, Any]) -> None:
     answers["facts"] |= {"mpi": None, "shm_bytes": None, "memlock_bytes": 0}
     found = by_subject(trtllm_study("parallelism=single"))
     assert found["ranks"].state is State.NOT_APPLICABLE
-    assert not found.keys() & {"MPI", "shared memory", "locked memory"}
+    assert found["MPI"].state is State.PROBLEM
+    assert not found.keys() & {"shared memory", "locked memory"}
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,18 @@ def test_an_incomplete_download_is_no_checkpoint(cache: Path, study: Study) -> N
         checkpoint_dir(study, "bf16")
 
 
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+@pytest.mark.parametrize("name", ["config.json", "hf_quant_config.json", "model.safetensors.index.json"])
+def test_a_broken_file_of_a_checkpoint_is_one_line(tmp_path: Path, study: Study, name: str, text: str) -> None:
+    folder = fill(tmp_path / "model", "model.safetensors")
+    (folder / name).write_text(text)
+    with pytest.raises(
+        ConfigError, match=rf"{name}: (cannot be read as JSON|holds no JSON object).*download"
+    ) as caught:
+        checkpoint_dir(with_model(study, path=str(folder)), "bf16")
+    assert "\n" not in str(caught.value)
+
+
 def test_model_path_comes_first(cache: Path, study: Study, tmp_path: Path) -> None:
     fill(snapshot(cache), "model.safetensors")
     folder = fill(tmp_path / "mine", "pytorch_model-00001-of-00002.bin")

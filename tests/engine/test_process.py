@@ -270,3 +270,29 @@ def test_interrupt_from_the_keyboard_leaves_the_engine_to_the_trial(trial: subpr
     assert output == "engine still answers\n"
     assert trial.returncode == 0
     assert alive(mark) == []
+
+
+def test_a_port_is_waited_for_while_closed_connections_hold_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The side that closes first keeps the port, for a minute here: shorter than the patience, which is cut down."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = server.accept()
+            accepted.close()
+            client.recv(1)
+    naps = list[float]()
+    monkeypatch.setattr(engine_process_module, "TIME_WAIT_S", 0.3)
+    monkeypatch.setattr(engine_process_module, "READY_POLL_S", 0.05)
+    monkeypatch.setattr("time.sleep", naps.append)
+    engine_process_module.check_port_free("127.0.0.1", port)
+    engine_process_module.wait_port_free("127.0.0.1", port)
+    assert naps
+
+
+def test_a_port_that_somebody_listens_on_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited"))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        pytest.raises(ConfigError, match=r"engine\.port=\d+: cannot listen"),
+    ):
+        engine_process_module.wait_port_free("127.0.0.1", server.getsockname()[1])

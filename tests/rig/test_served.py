@@ -96,10 +96,16 @@ def test_all_starts_of_an_engine_share_a_folder_that_says_what_it_is(tmp_path: P
 
 def test_a_start_that_fails_leaves_its_log_and_no_rows(tmp_path: Path) -> None:
     made = study(tmp_path, "engine.ready_timeout_s=0.05")
-    with pytest.raises(TrialError), rig(made).start(build_space(made).configs[0], "trial", lambda _: None):
+    with (
+        pytest.raises(TrialError) as caught,
+        rig(made).start(build_space(made).configs[0], "trial", lambda _: None),
+    ):
         pass
+    assert caught.value.start is not None
     (log,) = (tmp_path / "engines").glob("*/starts/trial/engine.log")
-    assert not (log.parent / "start.json").exists()
+    said = json.loads((log.parent / "start.json").read_text())
+    assert (said["row_ids"], said["start_s"]) == ([], None)
+    assert said["failure"].startswith("no generation within")
 
 
 def test_what_the_engine_itself_refuses_is_not_started(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from pipeline.engine.trtllm.recipe_config import engine_config
 from pipeline.engine.trtllm.recipes import matching_recipes
 from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
-from pipeline.search.recipe_seeds import Seeds, recipe_seeds
+from pipeline.search.recipe_seeds import Seeds, recipe_seeds, widened
+from pipeline.search.search import Search
+from pipeline.space import build_space
 from pipeline.study import Study
 from tests.builders import MODELLED, make_slo, make_study, with_search
 from tests.engine.trtllm.recipe_files import RECIPES, database_row, make_folder
@@ -118,3 +120,19 @@ def test_a_recipe_that_only_the_slo_speaks_against_is_tried_and_that_is_said() -
     assert seeds.notes[-1].startswith(
         "the search itself would not try 8 of these recipes: engine.knobs.stream_interval=20: users would wait"
     )
+
+
+def test_the_recipes_values_join_the_axes_so_that_the_search_learns_from_them() -> None:
+    plain = study()
+    seeds = recipe_seeds(plain, takes_all)
+    wide = widened(plain, (config for config, _ in seeds.configs))
+    assert not all(_are_within(seeds, plain))
+    assert all(_are_within(seeds, wide))
+    for key, values in plain.axes.items():
+        assert wide.axes[key][: len(values)] == values
+        assert len(values) > 1 or wide.axes[key] == values
+
+
+def _are_within(seeds: Seeds, of: Study) -> list[bool]:
+    search = Search(of, build_space(of), [], [], [])
+    return [search._params(config) is not None for config, _ in seeds.configs]

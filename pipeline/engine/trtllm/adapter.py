@@ -18,6 +18,7 @@ from pipeline.engine.trtllm import environment
 from pipeline.engine.trtllm.knobs import Knobs
 from pipeline.engine.trtllm.llm_args import DECODING_TYPE, ENV, INSTRUMENTS, draft_model, llm_args
 from pipeline.engine.trtllm.log import COMPILE_LINE, OUT_OF_MEMORY, advice, resolved
+from pipeline.engine.trtllm.marks import marks
 from pipeline.engine.trtllm.preflight import preflight
 from pipeline.engine.trtllm.rules import broken_rule, doubts
 from pipeline.engine.trtllm.versions import CONFIG_OPTION_SINCE, NEWEST, check_supported, is_before, is_tested
@@ -81,6 +82,7 @@ class TrtllmEngine:
             env=ALWAYS | environment.environment(config) | study.engine.env,
             weights_init=WEIGHTS_INIT if is_random else None,
             is_dummy_weights=is_random,
+            warnings=marks(config),
             is_instrumented=study.engine.instrumented and not INSTRUMENTS.keys() <= config.knobs.keys(),
         )
 

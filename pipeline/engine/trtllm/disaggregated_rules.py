@@ -40,12 +40,13 @@ def tokens_per_block(config: EngineConfig) -> int:
 
 
 def max_tokens_in_buffer(config: EngineConfig, split: Disaggregation, study: Study) -> int:
-    """Tokens that a server's buffer for passing a KV cache on holds: by default the longest prompt, in whole blocks.
+    """Tokens that a server's buffer for passing a KV cache on holds: by default the longest context, in whole blocks.
 
-    TensorRT-LLM recommends no less than the longest prompt (docs/source/features/disagg-serving.md).
+    TensorRT-LLM recommends no less than the longest prompt (docs/source/features/disagg-serving.md); prompts of the
+    first wave of a closed loop are longer than those of the workload.
     """
     block = tokens_per_block(config)
-    return split.cache_transceiver.max_tokens_in_buffer or -(-study.workload.isl_tokens // block) * block
+    return split.cache_transceiver.max_tokens_in_buffer or -(-study.workload.max_seq_len_tokens // block) * block
 
 
 def why_not(case: Case) -> str | None:

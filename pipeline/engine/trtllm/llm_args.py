@@ -162,10 +162,9 @@ def _defaults(
         "stream_interval": 1,
         "kv_cache_config.enable_block_reuse": study.workload.shared_prefix_tokens > 0,
     }
-    if GRAPHS not in knobs:
-        # sizes and the largest one may be given together only where they agree: llmapi/llm_args.py, CudaGraphConfig
-        largest = None if f"{GRAPHS}.batch_sizes" in knobs else config.batching.max_batch_size
-        args |= {f"{GRAPHS}.enable_padding": True, f"{GRAPHS}.max_batch_size": largest}
+    if knobs.get(f"{GRAPHS}.enable_padding") is True and f"{GRAPHS}.batch_sizes" not in knobs:
+        # TensorRT-LLM's own largest graph is 128, whatever the batch: llmapi/llm_args.py, CudaGraphConfig
+        args[f"{GRAPHS}.max_batch_size"] = config.batching.max_batch_size
     known = {"telemetry_config.disabled": True} | (INSTRUMENTS if study.engine.instrumented else {})
     return args | {key: value for key, value in known.items() if key in manifest.arguments}
 

@@ -23,7 +23,6 @@ missed (PR 16177) and DeepGEMM's are compiled without a word."""
 
 RESOLVED: dict[str, tuple[str, ...]] = {
     # tensorrt_llm/__init__.py
-    "trtllm_version": (r"TensorRT[- ]LLM version: (\S+)",),
     # cpp/tensorrt_llm/batch_manager/kvCacheManager.cpp
     "measured.kv_cache_size_tokens": (r"for max tokens in paged KV cache \((\d+)\)",),
     # the same, and _torch/pyexecutor/py_executor_creator.py

@@ -31,8 +31,8 @@ ON_BY_DEFAULT = frozenset({GRAPHS, "kv_cache_config", "moe_config", "scheduler_c
 _ENGINE_CONFIG = ("precision.", "parallelism.", "batching.")
 """Groups of axes that are fields of an EngineConfig."""
 
-LEFT_OUT: dict[str, Value] = {f"{GRAPHS}.enable_padding": False, f"{GRAPHS}.max_batch_size": 0}
-"""TensorRT-LLM's defaults where every config of ours would get another value; 0 is its own choice of sizes. Source:
+LARGEST_GRAPH = f"{GRAPHS}.max_batch_size"
+"""Follows the batch size in a config of ours that pads and names no sizes; 0 is TensorRT-LLM's own choice. Source:
 llm_args.py, CudaGraphConfig."""
 
 
@@ -97,13 +97,9 @@ def _place(key: str, value: Value, args: Mapping[str, Value], study: Study) -> s
 
 
 def _left_out(args: Mapping[str, Value]) -> dict[str, Value]:
-    """TensorRT-LLM's defaults that a recipe leaves standing and that ours would change."""
-    has_sizes = f"{GRAPHS}.batch_sizes" in args
-    return {
-        key: value
-        for key, value in LEFT_OUT.items()
-        if key not in args and GRAPHS not in args and not (has_sizes and key.endswith("max_batch_size"))
-    }
+    """TensorRT-LLM's own largest graph where a recipe leaves it, and ours would follow the batch size."""
+    is_open = args.get(f"{GRAPHS}.enable_padding") is True and f"{GRAPHS}.batch_sizes" not in args
+    return {LARGEST_GRAPH: 0} if is_open and LARGEST_GRAPH not in args else {}
 
 
 def _flat(group: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:

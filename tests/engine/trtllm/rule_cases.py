@@ -89,6 +89,7 @@ LAYOUT = {
         always={**TP4_ADP, "attention_dp_config.batching_wait_iters": -1},
         breaks={"attention_dp_config.enable_balance": True}, spares={"attention_dp_config.enable_balance": False},
     ),
+    "attention_dp_dense": Case(breaks=TP4_ADP, spares=TP4_ADP, model="llama-3.3-70b", else_model="gpt-oss-120b"),
     "lm_head_tp": Case(always={"enable_lm_head_tp_in_adp": True, "parallelism.tp": 4}, breaks={}, spares=TP4_ADP),
     "attention_dp_unused": Case(always={"attention_dp_config.timeout_iters": 60}, breaks={}, spares=TP4_ADP),
     "batch_waits_with_attention_dp": Case(always={"batch_wait_timeout_iters": 4}, breaks=TP4_ADP,
@@ -142,6 +143,7 @@ KERNELS = {
     "moe_backend": Case(breaks={BACKEND: "TRTLLM"}, spares={BACKEND: "TRTLLM"}, on="h200", else_on="b200"),
     "moe_backend_gpt_oss": Case(breaks={BACKEND: "MEGAMOE_DEEPGEMM"}, spares={BACKEND: "TRITON"}),
     "moe_backend_handed_over": Case(breaks={BACKEND: "DENSEGEMM"}, spares={BACKEND: "CUTLASS"}),
+    "moe_backend_dropped": Case(breaks={BACKEND: "CUTLASS"}, spares={BACKEND: "TRITON"}, on="h200"),
     "moe_backend_uncertain": Case(breaks={BACKEND: "TRITON"}, spares={BACKEND: "TRITON"}, else_on="h200"),
     "moe_backend_auto": Case(always=FP8, breaks={}, spares={BACKEND: "DEEPGEMM"}, model="deepseek-r1"),
     "moe_backend_reference": Case(breaks={BACKEND: "VANILLA"}, spares={BACKEND: "CUTLASS"}, model="deepseek-r1"),
@@ -193,6 +195,7 @@ PREFILL = "prefill_cuda_graph_backend"
 SPARSE = "sparse_attention_config.algorithm"
 
 MODES = {
+    "model_kwargs": Case(breaks={"model_kwargs.num_hidden_layers": 2}, spares={}),
     "piecewise_graphs": Case(always={"torch_compile_config.enable_piecewise_cuda_graph": True},
                              breaks={PREFILL: "breakable"}, spares={PREFILL: "piecewise"}),
     "breakable_graphs": Case(always={"torch_compile_config.enable_inductor": False}, breaks={PREFILL: "breakable"},

@@ -173,6 +173,12 @@ def test_a_misspelt_knob_is_refused_with_the_nearest_one() -> None:
     assert find_engine(newer).name == "trtllm"
 
 
+def test_a_group_is_no_knob_and_its_keys_are_named() -> None:
+    study = dataclasses.replace(GPT_OSS, axes={**GPT_OSS.axes, "engine.knobs.moe_config": ("TRTLLM",)})
+    with pytest.raises(ConfigError, match=r"engine\.knobs\.moe_config: is a group; set its keys: moe_config\.backend"):
+        find_engine(study)
+
+
 def test_missing_weights_name_the_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ConfigError, match="hf download openai/gpt-oss-120b"):

@@ -82,7 +82,7 @@ def test_each_kind_of_server_has_its_own_arguments() -> None:
     assert "disable_overlap_scheduler" not in generation
     assert generation["cuda_graph_config"]["max_batch_size"] == 64
     for one in (context, generation):
-        assert one["cache_transceiver_config"] == {"backend": "DEFAULT", "max_tokens_in_buffer": 1024}
+        assert one["cache_transceiver_config"] == {"backend": "DEFAULT", "max_tokens_in_buffer": 2048}
         assert one["kv_cache_config"]["dtype"] == "fp8"
         assert one["max_seq_len"] == 2048
 
@@ -175,7 +175,7 @@ def test_what_goes_together_is_taken() -> None:
 
 def test_a_prompt_that_is_no_whole_block_is_rounded_up() -> None:
     asked = study("workload.isl_tokens=1000")
-    assert files(asked)["context_config.yaml"]["cache_transceiver_config"]["max_tokens_in_buffer"] == 1024
+    assert files(asked)["context_config.yaml"]["cache_transceiver_config"]["max_tokens_in_buffer"] == 2048
 
 
 SIZES = st.sampled_from([1, 2, 4, 8, 16])

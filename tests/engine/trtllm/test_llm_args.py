@@ -138,7 +138,8 @@ def test_every_argument_can_be_a_knob_and_appears_at_its_path() -> None:
 def test_everything_that_is_set_reaches_the_file() -> None:
     made = args(
         {
-            "cuda_graph_config.max_batch_size": 512, "moe_config.backend": "TRITON",
+            "cuda_graph_config.max_batch_size": 512, "cuda_graph_config.enable_padding": True,
+            "moe_config.backend": "TRITON",
             "attention_dp_config.timeout_iters": 60,
         },
         parallelism__tp=8, parallelism__pp=2, parallelism__cp=2, parallelism__ep=2, parallelism__moe_tp=4,
@@ -172,7 +173,6 @@ def test_what_is_not_set_is_left_to_tensorrt_llm() -> None:
         "kv_cache_config": {"dtype": "auto", "enable_block_reuse": False},
         "max_seq_len": 2048,
         "stream_interval": 1,
-        "cuda_graph_config": {"enable_padding": True},
         "telemetry_config": {"disabled": True},
     }
 
@@ -188,9 +188,12 @@ def test_blocks_are_reused_only_where_prompts_share_a_prefix_unless_a_knob_says_
 
 
 def test_cuda_graphs_reach_to_the_batch_size_unless_sizes_are_given() -> None:
-    assert args(batching__max_batch_size=64)["cuda_graph_config"] == {"enable_padding": True, "max_batch_size": 64}
-    sizes = args({"cuda_graph_config.batch_sizes": (1, 8)}, batching__max_batch_size=64)["cuda_graph_config"]
+    padded: dict[str, Value] = {"cuda_graph_config.enable_padding": True}
+    made = args(padded, batching__max_batch_size=64)["cuda_graph_config"]
+    assert made == {"enable_padding": True, "max_batch_size": 64}
+    sizes = args(padded | {"cuda_graph_config.batch_sizes": (1, 8)}, batching__max_batch_size=64)["cuda_graph_config"]
     assert sizes == {"enable_padding": True, "batch_sizes": [1, 8]}
+    assert "cuda_graph_config" not in args(batching__max_batch_size=64)
 
 
 def test_cuda_graphs_can_be_switched_off() -> None:

@@ -29,7 +29,7 @@ INFO:     Started server process [1]
 
 def test_what_it_resolved_is_read_from_a_start() -> None:
     assert resolved(STARTED) == {
-        "trtllm_version": "1.3.0rc29", "quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8", "kv_cache_dtype": "fp8",
+        "quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8", "kv_cache_dtype": "fp8",
         "sampler": "TorchSampler", "chunked_prefill": "False", "block_reuse": "True", "tokens_per_block": "32",
         "measured.kv_cache_size_tokens": "86720", "max_seq_len": "86720", "max_num_requests": "64",
         "max_num_tokens": "8192", "max_batch_size": "64", "num_cuda_graphs": "3", "largest_cuda_graph": "64",
@@ -45,7 +45,6 @@ def test_a_silent_log_says_nothing() -> None:
 @pytest.mark.parametrize(
     ("lines", "name", "value"),
     [
-        (["TensorRT LLM version: 1.2.0"], "trtllm_version", "1.2.0"),
         (["Setting quant_algo=MIXED_PRECISION form HF quant config."], "quant_algo", "MIXED_PRECISION"),
         (["Using Sampler: TRTLLMSampler", "Using Sampler: TorchSampler"], "sampler", "TorchSampler"),
         (["Number of tokens per block: 32.", "Change tokens_per_block to: 64 for using FlashMLA"], "tokens_per_block",

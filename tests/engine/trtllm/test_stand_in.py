@@ -549,7 +549,6 @@ def test_its_log_says_what_the_adapter_reads(tmp_path: Path) -> None:
         process.terminate()
         output, _ = process.communicate(timeout=READY_S)
     effective = ENGINE.effective_config(output.splitlines())
-    assert effective["trtllm_version"] == NEWEST
     assert (effective["max_batch_size"], effective["max_seq_len"], effective["max_num_tokens"]) == (
         "16",
         "2048",

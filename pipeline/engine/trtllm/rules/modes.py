@@ -124,7 +124,18 @@ def _ray(config: EngineConfig, _: Study) -> str | None:
     return None
 
 
+def _model_kwargs(config: EngineConfig, study: Study) -> str | None:
+    name = any_knob(config, "model_kwargs.")
+    if name is not None:
+        return f"{shown(config, name)}: makes another model of {study.model.name}; leave it out"
+    return None
+
+
 RULES = (
+    Rule(
+        name="model_kwargs", kind="refuses", check=_model_kwargs,
+        source="llmapi/llm_args.py, BaseLlmArgs.model_kwargs: overrides the model's own config, 1.0 to newest",
+    ),
     Rule(
         name="piecewise_graphs", kind="refuses", check=_piecewise,
         source="llmapi/llm_args.py, normalize_prefill_cuda_graph_config, newest",

@@ -178,7 +178,11 @@ RULES = (
         source="fused_moe/create_moe.py, get_moe_cls, 1.1 to newest",
     ),
     Rule(
-        name="moe_backend_uncertain", kind="warns", check=_uncertain,
+        name="moe_backend_dropped", kind="refuses", check=_uncertain, since=NEWEST,
+        source="fused_moe/fused_moe_{triton,cutlass,cute_dsl}.py, can_implement, newest",
+    ),
+    Rule(
+        name="moe_backend_uncertain", kind="warns", check=_uncertain, until=NEWEST,
         source="fused_moe/fused_moe_{triton,cutlass,cute_dsl}.py, can_implement, 2026",
     ),
     Rule(

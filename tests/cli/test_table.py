@@ -1,0 +1,49 @@
+"""Lines of the result tables: a label tells a config from the others, whatever each of them leaves unset."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.cli.table import label, shared_text, varying_keys
+
+TP = {"precision.weights": "fp4", "parallelism.tp": 1}
+
+
+def as_json(**others: object) -> str:
+    return json.dumps(TP | {key.replace("__", "."): value for key, value in others.items()})
+
+
+DEFAULT, SMALL = as_json(), as_json(batching__max_batch_size=64)
+WORKERS = as_json(batching__max_batch_size=64, engine__knobs__num_postprocess_workers=4)
+
+
+def test_a_knob_that_only_some_set_tells_them_apart() -> None:
+    configs = {DEFAULT, SMALL, WORKERS}
+    assert label(WORKERS, configs) == "num_postprocess_workers=4"
+    assert label(SMALL, configs) == "as above"
+    assert label(DEFAULT, configs) == "as above, else engine default"
+    assert shared_text(configs) == "weights=fp4 tp=1 max_batch_size=64"
+
+
+def test_the_engines_default_alone_makes_no_key_vary() -> None:
+    assert varying_keys({DEFAULT, SMALL}) == set()
+    assert varying_keys({SMALL, as_json(batching__max_batch_size=128)}) == {"batching.max_batch_size"}
+
+
+def test_knobs_keep_their_whole_path_and_may_be_lists() -> None:
+    graphs = as_json(engine__knobs__cuda_graph_config__batch_sizes=[1, 8])
+    assert label(graphs, {graphs, SMALL}) == "cuda_graph_config.batch_sizes=[1, 8]"
+
+
+VALUES = st.dictionaries(
+    st.sampled_from(["batching.max_batch_size", "engine.knobs.a", "engine.knobs.b"]),
+    st.sampled_from([1, 2]),
+    min_size=1,
+)
+
+
+@given(chosen=st.lists(VALUES, min_size=1, max_size=5))
+def test_different_configs_have_different_labels(chosen: list[dict[str, int]]) -> None:
+    configs = {json.dumps(TP | values, sort_keys=True) for values in chosen} | {DEFAULT}
+    assert len({label(config, configs) for config in configs}) == len(configs)
