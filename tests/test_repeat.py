@@ -116,7 +116,7 @@ def test_what_cannot_be_repeated_is_refused_before_anything_starts(tmp_path: Pat
     study, store = study_of(2), Store(tmp_path / "results")
     rig = StubRig(study, Starts())
     several = study_of(2, parallelism__tp=(1, 2))
-    with pytest.raises(ConfigError, match=r"parallelism\.tp=\[1, 2\]: one configuration is measured; give one value"):
+    with pytest.raises(ConfigError, match=r"parallelism\.tp=\[1,2\]: one configuration is measured; give one value"):
         repeat(several, rig, store, Recorder())
     rig.refused = frozenset({only_config(study).config_hash})
     with pytest.raises(ConfigError, match="the engine refuses this one"):

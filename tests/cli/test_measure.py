@@ -86,7 +86,7 @@ def test_a_server_that_runs_is_measured_like_one_that_is_started(tmp_path: Path)
         ((f"url={NO_SERVER}", "gpus=[]", "precision=fp8"), 2, ("gpus=: name the GPUs",)),
         ((f"url={NO_SERVER}", "gpus=0"), 2, ("precision=: a server does not tell", "precision=fp8")),
         ((f"url={NO_SERVER}", "hardware=cpu"), 2, ("precision.weights=", "one configuration is measured")),
-        (("batching=default",), 2, ("precision.weights=['fp32', 'bf16']", "num_threads=[1, 2]", "give one value each")),
+        (("batching=default",), 2, ("precision.weights=[fp32,bf16]", "num_threads=[1,2]", "give one value each")),
         (("url=", "hardware=cpu", *ONE_CONFIG), 2, ("url=: not the address", "http://HOST:PORT")),
         ((f"url={NO_SERVER}/v2", "hardware=cpu", *ONE_CONFIG), 2, (f"url={NO_SERVER}/v2: not the address",)),
         ((f"url={NO_SERVER}", "hardware=cpu", *ONE_CONFIG), 1, (f"url={NO_SERVER}: no server there",)),

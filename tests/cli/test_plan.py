@@ -31,7 +31,10 @@ def test_its_bill_is_trials_times_starts_and_loads(capsys: pytest.CaptureFixture
     assert "kWh" in said
 
 
-def test_a_space_that_is_drawn_from_says_so_and_what_a_precision_means(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_space_that_is_drawn_from_says_so_and_what_a_precision_means(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.space.NUM_DRAWS", 500)
     said = planned(capsys, ["model=gpt-oss-120b", "rig=modelled", "hardware=b200", "space=full"])
     assert re.search(r"configs: \S+e\+\d+ combinations, too many to list; \d+ feasible ones among", said)
     assert "openai/gpt-oss-120b: mxfp4 weights, mxfp8 activations, bf16 KV cache" in said

@@ -1,6 +1,7 @@
 """What every engine adapter promises, whatever it adapts."""
 
 import dataclasses
+import functools
 import re
 from pathlib import Path
 
@@ -33,6 +34,7 @@ Case = tuple[Engine, Study, list[EngineConfig]]
 """An engine, a study of it, and configs it can render: its default and some of the space."""
 
 
+@functools.cache  # a large space takes seconds
 def make_case(name: str) -> Case:
     engine, study = ENGINES[name], STUDIES[name]
     space = build_space(study, lambda config: refusal(engine, config, study))

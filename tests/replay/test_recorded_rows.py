@@ -35,7 +35,7 @@ def recorded_study(study_id: str) -> Study:
 
 
 def test_there_are_the_recorded_windows() -> None:
-    assert len(ROWS) == 55
+    assert len(ROWS) == 67
     assert {row.method for row in ROWS} == {1, 2}
     assert {row.evidence for row in ROWS} == {Evidence.MEASURED}
     assert {row.weights for row in ROWS} == {"random"}
@@ -86,7 +86,7 @@ def test_a_card_that_slows_down_for_heat_is_caught() -> None:
 
 def test_the_engine_counts_the_tokens_that_reached_us() -> None:
     apart = [abs(row.token_disagreement) for row in ROWS if row.token_disagreement is not None]
-    assert len(apart) == 32
+    assert len(apart) == 44
     assert max(apart) <= 0.0021
 
 
@@ -102,6 +102,20 @@ def test_starts_of_one_config_agree_and_cards_do_not() -> None:
     assert (case["window"]["num_units"], case["start"]["num_units"], case["visit"]["num_units"]) == (14, 7, 3)
     assert case["start"]["upper"] < 0.01
     assert 0.02 < case["visit"]["sd"] < 0.04
+
+
+def test_starts_of_gpt_oss_are_as_the_documents_say() -> None:
+    rows = [row for row in ROWS if row.study_id.startswith("h100-repeat-gpt-oss-20b-")]
+    (case,) = [case for case in case_results(rows) if case["visit"]["num_units"] == 2]
+    assert len({row.trial_id for row in rows}) == 8
+    assert case["start"]["num_units"] == 6
+    assert case["start"]["upper"] == pytest.approx(0.024, abs=0.0005)
+
+
+def test_two_gpus_of_one_deployment_are_both_metered() -> None:
+    rows = [row for row in ROWS if row.study_id == "h100-tp2-llama-3.1-8b"]
+    assert [(row.num_gpus, len(set(row.gpu_uuids)), row.status) for row in rows] == 2 * [(2, 2, RowStatus.OK)]
+    assert all((row.power_w or 0.0) > 1000 for row in rows)  # more than one board may draw
 
 
 def test_stored_scores_are_those_of_the_stored_rows() -> None:
