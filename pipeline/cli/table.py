@@ -22,16 +22,33 @@ COLUMNS = ["config", "load", "tok/J", "±95 %", "tok/s", "tok/s/user", "TTFT p99
 """Best operating point of a config: load, output tokens per joule with its interval over blocks, latencies, watts."""
 
 
-def result_tables(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> list[Table]:
-    """One table per kind of row, see `_kinds`: they are never ranked together."""
-    tables = []
+NARROW_COLUMNS = 110
+"""A terminal below this width has no room for these."""
+
+LEFT_OUT = frozenset({"±95 %", "tok/s/user", "TPOT p99", "by"})
+
+
+def result_tables(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo, width: int = NARROW_COLUMNS) -> list[Table]:
+    """One table per kind of row, see `_kinds`: they are never ranked together.
+
+    Args:
+        rows: Those of a study.
+        trials: Those of a study.
+        slo: Latency owed.
+        width: Of the terminal, in characters; a narrow one gets fewer columns, and is told so.
+    """
+    tables, is_narrow = [], width < NARROW_COLUMNS
+    shown = [name for name in COLUMNS if not (is_narrow and name in LEFT_OUT)]
+    caption = f"left out for lack of room: {', '.join(sorted(LEFT_OUT))}" if is_narrow else None
     names = recipe_names(trials)
     for group in _kinds(rows):
-        table = Table(title=_title(group, slo, names), title_justify="left", title_style="bold")
-        for name in COLUMNS:
+        title = _title(group, slo, names)
+        table = Table(title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left")
+        for name in shown:
             table.add_column(name, justify="left" if name in {"config", "by", "notes"} else "right", overflow="fold")
         for position, line in enumerate(_lines(group, trials, slo)):
-            table.add_row(*line, style="green" if position == 0 else None)
+            cells = [cell for name, cell in zip(COLUMNS, line, strict=True) if name in shown]
+            table.add_row(*cells, style="green" if position == 0 else None)
         tables.append(table)
     return tables
 

@@ -1,11 +1,14 @@
 """Lines of the result tables: a label tells a config from the others, whatever each of them leaves unset."""
 
 import json
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli.table import label, shared_text, varying_keys
+from pipeline.cli.table import COLUMNS, LEFT_OUT, label, result_tables, shared_text, varying_keys
+from pipeline.resume import stored_study
+from pipeline.store import Store
 
 TP = {"precision.weights": "fp4", "parallelism.tp": 1}
 
@@ -47,3 +50,16 @@ VALUES = st.dictionaries(
 def test_different_configs_have_different_labels(chosen: list[dict[str, int]]) -> None:
     configs = {json.dumps(TP | values, sort_keys=True) for values in chosen} | {DEFAULT}
     assert len({label(config, configs) for config in configs}) == len(configs)
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_is_told_so() -> None:
+    store = Store(Path(__file__).parents[2] / "results")
+    study = "h100-tp2-llama-3.1-8b"
+    slo = stored_study(store, study).slo
+    (wide,) = result_tables(store.rows(study), store.trials(study), slo, 160)
+    (narrow,) = result_tables(store.rows(study), store.trials(study), slo, 80)
+    assert [column.header for column in wide.columns] == COLUMNS
+    assert wide.caption is None
+    left = [column.header for column in narrow.columns]
+    assert left == [name for name in COLUMNS if name not in LEFT_OUT]
+    assert str(narrow.caption) == "left out for lack of room: TPOT p99, by, tok/s/user, ±95 %"
