@@ -7,7 +7,7 @@ dense model. Dropping them keeps the product of many axes small and its configs 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pipeline.engine_config import Value
+from pipeline.engine_config import EngineConfig, Value
 from pipeline.study import Study
 
 Values = Mapping[str, Value | None]
@@ -71,6 +71,11 @@ def bears(key: str, values: Values, study: Study) -> bool:
             could_be = any(condition.is_on(value) for value in study.axes.get(condition.switch, (None,)))
             return len(axis) == 1 and not could_be
     return True
+
+
+def stated(engine: str, key: str, value: Value | None) -> Value | None:
+    """How a config that takes this value of an axis states it: converted, or left out where it is neutral."""
+    return EngineConfig.from_axes(engine, {"precision.weights": "any", key: value}).requested().get(key)
 
 
 def is_dependent(key: str) -> bool:

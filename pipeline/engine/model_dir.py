@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pipeline.engine.folder import write_whole
 from pipeline.engine.process import writable
 from pipeline.errors import ConfigError
 from pipeline.study import Checkpoint, Model, Study
@@ -153,19 +154,9 @@ def random_model_dir(study: Study) -> Path:
     model = study.model
     folder = Path(study.engines_dir).absolute() / "models" / f"{model.name}-random"
     with writable(folder):
-        _write_files(folder, random_model_files(model))
+        for name, content in random_model_files(model).items():
+            write_whole(folder / name, json.dumps(content, separators=(",", ":"), sort_keys=True))
     return folder
-
-
-def _write_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        text = json.dumps(content, separators=(",", ":"), sort_keys=True)
-        path = folder / name
-        if not path.is_file() or path.read_text() != text:
-            partial = path.with_suffix(f".tmp-{os.getpid()}")
-            partial.write_text(text)
-            partial.replace(path)
 
 
 def random_model_files(model: Model) -> dict[str, dict[str, Any]]:

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from pipeline.axes import bears
+from pipeline.axes import bears, stated
 from pipeline.engine.trtllm.recipe_config import engine_config
 from pipeline.engine.trtllm.recipe_folder import Recipe
 from pipeline.engine.trtllm.recipes import matching_recipes
-from pipeline.engine_config import EngineConfig, Value
+from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.grouping import grouped
 from pipeline.recipe_gain import RECIPE
@@ -74,15 +74,10 @@ def widened(study: Study, configs: Iterable[EngineConfig]) -> Study:
     for requested in (config.requested() for config in configs):
         for key, values in axes.items():
             if len(values) > 1 and bears(key, requested, study):
-                stated = {repr(_stated(study.engine.name, key, value)) for value in values}
+                known = {repr(stated(study.engine.name, key, value)) for value in values}
                 asked = requested.get(key)
-                axes[key] = values if repr(asked) in stated else (*values, asked)
+                axes[key] = values if repr(asked) in known else (*values, asked)
     return dataclasses.replace(study, axes=axes)
-
-
-def _stated(engine: str, key: str, value: Value | None) -> Value | None:
-    """How a config that takes this value of an axis states it."""
-    return EngineConfig.from_axes(engine, {"precision.weights": "any", key: value}).requested().get(key)
 
 
 def _config(recipe: Recipe, study: Study, refusal: Refusal) -> tuple[EngineConfig | None, str]:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from pipeline.axes import bears, without_inert
-from pipeline.engine_config import EngineConfig, Value
+from pipeline.axes import bears, stated, without_inert
+from pipeline.engine_config import EngineConfig
 from pipeline.record import Row, Trial
 from pipeline.score import score, slack, usable
 from pipeline.space import Space, engine_default
@@ -162,20 +162,15 @@ class Search:
 
     def _params(self, config: EngineConfig) -> dict[str, int] | None:
         """A config as indices into the axes; None where it lies outside them (a baseline may)."""
-        requested = config.requested()
+        requested, engine = config.requested(), self._study.engine.name
         params = {}
         for key, values in self._axes.items():
             wanted = repr(requested.get(key))  # 1, 1.0 and True differ
-            matches = [n for n, value in enumerate(values) if repr(self._as_requested(key, value)) == wanted]
+            matches = [n for n, value in enumerate(values) if repr(stated(engine, key, value)) == wanted]
             if not matches and bears(key, requested, self._study):
                 return None
             params[key] = matches[0] if matches else 0
         return params
-
-    def _as_requested(self, key: str, value: Value | None) -> Value | None:
-        """How a config that takes this value of an axis states it: converted, or left out where it is neutral."""
-        alone = {"precision.weights": self._baseline.precision.weights, key: value}
-        return EngineConfig.from_axes(self._study.engine.name, alone).requested().get(key)
 
 
 def _unfinished(trials: Sequence[Trial], tried: set[str]) -> list[EngineConfig]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.engine.folder import filled
 from pipeline.engine.protocol import Rendered
 from pipeline.engine.runtime.ask import ask
 from pipeline.engine.runtime.protocol import ALL_GPUS, Mount
@@ -79,7 +80,7 @@ def ask_llm_args(rendered: Rendered, settings: EngineSettings, places: Mapping[s
 
 
 def _ask(rendered: Rendered, settings: EngineSettings, places: Mapping[str, str]) -> Preflight:
-    env = {name: _filled(value, places) for name, value in rendered.env.items()} | ENV
+    env = {name: filled(value, places) for name, value in rendered.env.items()} | ENV
     try:
         answer = ask(
             settings,
@@ -87,7 +88,7 @@ def _ask(rendered: Rendered, settings: EngineSettings, places: Mapping[str, str]
             timeout_s=TIMEOUT_S,
             mounts=tuple(Mount(path=Path(value)) for value in places.values() if Path(value).is_absolute()),
             env=env,
-            text_in=_filled(rendered.files[CONFIG_FILE], places),
+            text_in=filled(rendered.files[CONFIG_FILE], places),
             gpus=ALL_GPUS,
         )
     except EngineError as error:
@@ -124,9 +125,3 @@ def _problem(problem: Mapping[str, Any]) -> str:
 
 def _short(text: str, max_chars: int) -> str:
     return text if len(text) <= max_chars else f"{text[: max_chars - 3]}..."
-
-
-def _filled(text: str, places: Mapping[str, str]) -> str:
-    for name, value in places.items():
-        text = text.replace("{" + name + "}", value)
-    return text
