@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pipeline.engine.observed import CounterSample, HostSample
 from pipeline.load.protocol import ClientSample, RequestRecord
-from pipeline.meter.protocol import DeviceReading
+from pipeline.meter.protocol import DeviceReading, StateSample
 from pipeline.study import Plan
 from pipeline.vocabulary import Boundary, Reason
 from pipeline.workload import OperatingPoint, Slo
@@ -124,8 +124,15 @@ def _cut_device(device: DeviceReading, open_ns: int, close_ns: int) -> DeviceRea
     return DeviceReading(
         ticks=_touching(device.ticks, open_ns, close_ns),
         samples=_touching(device.samples, open_ns, close_ns),
-        states=_touching(device.states, open_ns, close_ns),
+        states=_cut_states(device.states, open_ns, close_ns),
     )
+
+
+def _cut_states(states: list[StateSample], open_ns: int, close_ns: int) -> list[StateSample]:
+    """States around the window and, of every quantity, the answers next to it: a device may leave some out for long."""
+    answering = [[s for s in states if getattr(s, name) is not None] for name in StateSample.__dataclass_fields__]
+    kept = {s.t_ns: s for answers in answering for s in _touching(answers, open_ns, close_ns)}
+    return [kept[t_ns] for t_ns in sorted(kept)]
 
 
 def _touching(readings: list[T], open_ns: int, close_ns: int) -> list[T]:

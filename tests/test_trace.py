@@ -196,6 +196,23 @@ def test_readings_much_rarer_than_the_margin_still_reach_over_the_window() -> No
     assert columns(cut(trace))["throttle_s"] == columns(trace)["throttle_s"] == pytest.approx(1)
 
 
+def test_a_quantity_that_is_seldom_answered_still_reaches_over_the_window() -> None:
+    limited = StateSample(t_ns=0, power_limit_w=500.0, compute_pids=(7,))
+    silent = [StateSample(t_ns=t * SECOND_NS, temperature_c=40.0) for t in range(1, 100)]
+    device = dataclasses.replace(steady_device(300, 0, 100), states=[limited, *silent])
+    trace = Trace(
+        open_ns=40 * SECOND_NS,
+        close_ns=60 * SECOND_NS,
+        point=OperatingPoint(concurrency=1),
+        requests=[],
+        devices={"GPU-0": device},
+    )
+    short = cut(trace)
+    assert len(short.devices["GPU-0"].states) == 1 + len(range(38, 63))
+    assert columns(short)["power_limit_w"] == 500
+    assert columns(short) == columns(trace)
+
+
 def test_a_request_that_ends_as_the_window_opens_is_in_it() -> None:
     trace = Trace(
         open_ns=5 * SECOND_NS,
