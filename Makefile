@@ -8,7 +8,7 @@ OPENVINO := .venv-openvino/.installed
 OVERRIDES = model=$(MODEL) $(if $(HARDWARE),hardware=$(HARDWARE)) $(if $(WORKLOAD),workload=$(WORKLOAD)) \
 	$(if $(SLO),slo=$(SLO)) $(if $(BUDGET),search.budget_trials=$(BUDGET)) $(if $(STUDY),study=$(STUDY)) $(ARGS)
 
-.PHONY: help setup sweep plan doctor show test check docs bench-load bench-coverage crosscheck verify format lock clean
+.PHONY: help setup sweep plan doctor show test check docs bench-load bench-coverage bench-model crosscheck verify format lock clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -57,6 +57,9 @@ bench-load: $(VENV)  ## CPU cost of the load client per streamed chunk; JSON las
 bench-coverage: $(VENV)  ## how often the intervals hold the truth, by simulation (a minute or two); JSON last
 	.venv/bin/python -m bench.coverage
 	.venv/bin/python -m bench.coverage_components
+
+bench-model: $(VENV)  ## error of the model on published measurements, and without each model; JSON last
+	.venv/bin/python -m bench.model $(ARGS)
 
 $(AIPERF): requirements-aiperf.lock
 	$(PYTHON) -m venv .venv-aiperf

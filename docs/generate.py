@@ -2,9 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
+
+from bench.model import POINTS, Array, Points, floor, leave_one_model_out, order, read_points, summary
 from pipeline.cli.repeatability import LEVELS, case_results, percent, weights_results
 from pipeline.cli.table import label, number, seconds, shared_text
 from pipeline.columns import markdown_table
@@ -16,6 +20,7 @@ from pipeline.grouping import grouped
 from pipeline.precision import formats
 from pipeline.record import Row, Trial
 from pipeline.resume import stored_study
+from pipeline.roofline.calibration import CONSTANTS, SHIPPED
 from pipeline.score import usable
 from pipeline.store import Store
 from pipeline.variance_components import Component
@@ -53,7 +58,9 @@ def generated() -> dict[Path, str]:
         "weights": weights_block(),
         "drift": drift_block(),
     }
+    model = {"accuracy": accuracy_block(), "models": models_block(), "constants": constants_block()}
     return {
+        REPO / "docs" / "model.md": filled("docs/model.md", model),
         REPO / "README.md": filled("README.md", readme),
         REPO / "docs" / "measurement.md": filled("docs/measurement.md", measurement),
         REPO / "docs" / "tensorrt-llm.md": filled(
@@ -102,6 +109,53 @@ def rules_block() -> str:
     lines = [["rule", "", "source in TensorRT-LLM"]]
     lines += [[f"`{rule.name}`", rule.kind, rule.source.replace("|", "\\|")] for rule in RULES]
     return table(lines, num_left=3)
+
+
+@cache
+def model_errors() -> tuple[Points, dict[str, Array], dict[str, Array]]:
+    """The published points, and the modelled errors with the shipped constants and without each model."""
+    points = read_points(POINTS)
+    return points, points.errors(SHIPPED), leave_one_model_out(points)
+
+
+def accuracy_block() -> str:
+    """How far the model is from the published points, in whole percent."""
+    points, inside, outside = model_errors()
+    every = np.ones(len(points.rows), dtype=bool)
+    lines = [["", "tok/s", "W", "J/token", "rank correlation", "pairs ordered right"]]
+    for name, errors in (("these constants", inside), ("without the model's own points", outside)):
+        cells = [f"{100 * e['median']:.0f} %, {100 * e['p90']:.0f} %" for e in summary(errors, every).values()]
+        ranks = order(points, errors)
+        lines.append([
+            name, *cells, f"{ranks['rank_correlation_median']:.2f}", f"{100 * ranks['pairs_ordered_right']:.0f} %",
+        ])  # fmt: skip
+    noise = floor(points)
+    lines.append(
+        ["neighbouring batches imply", "", "", f"{100 * noise['median']:.0f} %, {100 * noise['p90']:.0f} %", "", ""]
+    )
+    return table(lines)
+
+
+def models_block() -> str:
+    """The same by GPU and model: medians."""
+    points, inside, outside = model_errors()
+    lines = [["GPU", "model", "points", "tok/s", "W", "J/token", "J/token, model left out"]]
+    for (gpu, name), group in points.rows.groupby(["gpu", "conf"]):
+        mask = points.rows.index.isin(group.index)
+        medians = [e["median"] for e in summary(inside, mask).values()]
+        medians.append(summary(outside, mask)["j_per_token"]["median"])
+        lines.append([str(gpu), str(name), str(len(group)), *(f"{100 * median:.0f} %" for median in medians)])
+    return table(lines, num_left=2)
+
+
+def constants_block() -> str:
+    """The fitted constants and the bounds of the fit."""
+    lines = [["constant", "value", "allowed"]]
+    lines += [
+        [f"`{name}`", f"{getattr(SHIPPED, name):.3g}", f"{low:.3g} to {high:.3g}"]
+        for name, (_, low, high) in CONSTANTS.items()
+    ]
+    return table(lines)
 
 
 def plans_block() -> str:

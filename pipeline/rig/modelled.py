@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.record import Row
 from pipeline.rig.protocol import Report, Start, TrialError
 from pipeline.rig.rows import identity
-from pipeline.roofline.constants import CALIBRATION_ID
+from pipeline.roofline.calibration import SHIPPED
 from pipeline.roofline.predict import Prediction, predict
 from pipeline.store import new_id
 from pipeline.study import Study
@@ -47,9 +47,7 @@ class ModelledRig:
 
     def describe(self) -> list[str]:
         """What the rows will be."""
-        return [
-            f"rig: modelled by roofline {CALIBRATION_ID} of {self.study.hardware.name}; nothing is started or measured"
-        ]
+        return [f"rig: modelled by roofline {SHIPPED.id} of {self.study.hardware.name}; nothing is started or measured"]
 
     @contextmanager
     def start(self, config: EngineConfig, trial_id: str, report: Report) -> Iterator["ModelledSession"]:
@@ -110,5 +108,5 @@ class ModelledSession:
             tpot_p50_s=found.tpot_s,
             ttft_p99_s=found.ttft_s,
             tpot_p99_s=found.tpot_s,
-            calibration_id=CALIBRATION_ID,
+            calibration_id=SHIPPED.id,
         )

@@ -1,7 +1,9 @@
 """Where the parameters of a model sit, and what one token or one batch touches of them."""
 
-import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.study import Model
@@ -48,10 +50,9 @@ def parameters(model: Model) -> Parts:
     return Parts(embedding, table, attention, dense, experts)
 
 
-def experts_touched(num_experts: int, num_experts_per_token: int, tokens: float) -> float:
-    """Distinct experts of one layer that a batch of independently routed tokens is expected to need."""
-    untouched = math.pow(1 - num_experts_per_token / num_experts, tokens)
-    return num_experts * (1 - untouched)
+def experts_touched(num_experts: int, num_experts_per_token: int, tokens: Any) -> Any:
+    """Distinct experts of one layer that a batch of independently routed tokens is expected to need; arrays too."""
+    return num_experts * (1 - np.power(1 - num_experts_per_token / num_experts, tokens))
 
 
 def attended_token_layers(model: Model, context_tokens: float) -> float:

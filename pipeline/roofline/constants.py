@@ -1,16 +1,6 @@
-"""Every number of the roofline that is not a published limit of a model or a GPU.
-
-Two kinds: documented behaviour of engines and number formats, each with its source; and constants fitted to 194
-published measurements (ML.ENERGY leaderboard v3: vLLM 0.11.1 on H100 and B200 with gpt-oss-120b, Llama-3.1-8B,
-Llama-3.1/3.3-70B and Qwen3-235B-A22B; prompts taken as 250 tokens for chat, 300 for GPQA) and two of our own
-(Llama-3.1-8B on one H100). On those points the median absolute error is 9 % for tokens/s, 10 % for watts and 12 %
-for J/token; throughput constants learnt without B200 are 14 % off there. TensorRT-LLM has no such points yet: it is
-predicted with vLLM's overheads. Change a number and CALIBRATION_ID together.
-"""
+"""Documented behaviour of engines and number formats that the roofline uses; fitted numbers are in calibration.py."""
 
 from dataclasses import dataclass
-
-CALIBRATION_ID = "mlenergy-v3-2026-11"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,46 +61,3 @@ ACTIVATION_BYTES_PER_TOKEN_AND_HIDDEN = 40.0
 
 RESERVED_BYTES = 2.5e9
 """CUDA context, communication buffers and CUDA graphs per device. Source: estimate."""
-
-MEMORY_EFFICIENCY = 0.92
-"""Share of the published bandwidth that decode kernels reach. Fitted, held to at most 0.92."""
-
-EXPERT_EFFICIENCY = {"bf16": 0.67, "fp8_block": 0.60}
-"""The same for the small matrices of routed experts, by checkpoint format; others like the rest. Fitted."""
-
-EXPERT_S_PER_LAYER = {"bf16": 40e-6, "fp8_block": 124e-6}
-"""Fixed time of one mixture-of-experts layer over a dense one, by checkpoint format; others none. Fitted."""
-
-COMPUTE_EFFICIENCY = 0.72
-"""Share of the published tensor-core rate. Fitted."""
-
-LAUNCH_S_PER_LAYER = 72e-6
-"""Gaps and small kernels of one layer, with CUDA graphs. Fitted."""
-
-HOST_S_PER_ITERATION = 0.25e-3
-"""Scheduling, sampling and streaming of one iteration, whatever its batch. Fitted."""
-
-HOST_S_PER_REQUEST = 54e-6
-"""The same per running request and iteration. Fitted."""
-
-ALL_REDUCE_S = 5.5e-6
-"""Latency of one all-reduce inside an NVLink domain. Fitted."""
-
-LINK_EFFICIENCY = 0.7
-"""Share of the published link bandwidth that an all-reduce reaches. Source: estimate; matters little for decode."""
-
-
-@dataclass(frozen=True, slots=True)
-class PowerShares:
-    """Watts between idle and limit, as shares of that range, at full use of each part; their sum may exceed 1."""
-
-    busy: float
-    memory: float
-    compute: float
-
-
-POWER_SHARES = {
-    "hopper": PowerShares(0.45, 0.45, 0.85),
-    "blackwell": PowerShares(0.49, 0.50, 0.60),
-}
-"""By architecture. Fitted to the same points."""

@@ -1,7 +1,5 @@
 """Does it fit: weights, activations and KV cache of one engine on its devices."""
 
-from dataclasses import astuple
-
 from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.roofline import constants
@@ -69,8 +67,14 @@ def weight_bytes(model: Model, config: EngineConfig) -> Parts:
         count.dense * other,
         count.experts * routed,
     )
-    scale = weights.weight_bytes / sum(astuple(parts))
-    return Parts(*(part * scale for part in astuple(parts)))
+    scale = weights.weight_bytes / (parts.embedding + parts.output + parts.attention + parts.dense + parts.experts)
+    return Parts(
+        parts.embedding * scale,
+        parts.output * scale,
+        parts.attention * scale,
+        parts.dense * scale,
+        parts.experts * scale,
+    )
 
 
 def device_weight_bytes(model: Model, config: EngineConfig) -> float:

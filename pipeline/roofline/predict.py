@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.engine_config import EngineConfig
+from pipeline.roofline.calibration import SHIPPED, Calibration
 from pipeline.roofline.memory import attention_ranks, engine_defaults, fits, requests_that_fit
-from pipeline.roofline.power import board_power_w
-from pipeline.roofline.step import iteration
+from pipeline.roofline.step import step
+from pipeline.roofline.work import work
 from pipeline.study import Hardware, Model
 from pipeline.workload import OperatingPoint, Workload
 
@@ -37,12 +38,14 @@ class Prediction:
 
 
 def predict(
-    model: Model, hardware: Hardware, workload: Workload, config: EngineConfig, point: OperatingPoint
+    model: Model,
+    hardware: Hardware,
+    workload: Workload,
+    config: EngineConfig,
+    point: OperatingPoint,
+    calibration: Calibration = SHIPPED,
 ) -> Prediction | str:
     """Predict one operating point in steady state, or say why the configuration cannot run.
-
-    A request gives up its place for a new one after OSL iterations, so prompts arrive at running / OSL per
-    iteration and are processed along with the running batch, as many tokens at a time as max_num_tokens leaves.
 
     Raises:
         ConfigError: If something that the model needs is not set or unknown.
@@ -56,32 +59,22 @@ def predict(
     max_num_tokens = (config.batching.max_num_tokens or defaults.max_num_tokens) * ranks
     places = min((config.batching.max_batch_size or defaults.max_batch_size) * ranks, max_num_tokens)
     running = min(point.concurrency, places, requests_that_fit(model, hardware, config, workload))
-
-    arrivals = running / osl
-    chunk = min(isl * max(1.0, arrivals), max(1.0, max_num_tokens - running))
-    share = arrivals * isl / chunk
-    context = isl + osl / 2
-    decode = iteration(model, hardware, config, batch=running, context_tokens=context)
-    mixed = iteration(
-        model, hardware, config, batch=running, context_tokens=context, prefill_tokens=chunk, isl_tokens=isl
-    )
-    mean = decode * max(0.0, 1 - share) + mixed * share
-
-    tokens_per_s = running / mean.time_s
-    waiting_s = (point.concurrency - running) * osl / tokens_per_s
-    prefill_s = max(1.0, isl / chunk) * mixed.time_s
-    power_w = board_power_w(hardware, mean) * config.parallelism.num_gpus
-    rest_s = mean.time_s - max(mean.memory_s, mean.compute_s)
+    done = step(work(model, hardware, config, running=running, isl_tokens=isl, osl_tokens=osl), calibration)
+    time_s, memory_s, compute_s = float(done.time_s), float(done.memory_s), float(done.compute_s)
+    tokens_per_s = running / time_s
+    power_w = float(done.power_w) * config.parallelism.num_gpus
     times: dict[Literal["memory", "compute", "overhead"], float] = {
-        "memory": mean.memory_s,
-        "compute": mean.compute_s,
-        "overhead": rest_s,
+        "memory": memory_s,
+        "compute": compute_s,
+        "overhead": time_s - max(memory_s, compute_s),
     }
+    chunks = max(1.0, isl / max(1.0, max_num_tokens - running))
     return Prediction(
         output_tokens_per_s=tokens_per_s,
         total_tokens_per_s=tokens_per_s * (isl + osl) / osl,
-        ttft_s=waiting_s + decode.time_s / 2 + prefill_s,
-        tpot_s=mean.time_s,
+        # Waiting for a place, for the running iteration to end, and for the iterations that the prompt takes.
+        ttft_s=(point.concurrency - running) * osl / tokens_per_s + time_s * (chunks - 0.5) + float(done.prompt_s),
+        tpot_s=time_s,
         power_w=power_w,
         output_tokens_per_joule=tokens_per_s / power_w,
         running=running,

@@ -1,112 +1,72 @@
-"""How long one engine iteration takes: the slower of memory and tensor cores, plus what neither hides."""
+"""How long an iteration takes, and what its boards draw: pure functions of the work and a calibration."""
 
 from dataclasses import dataclass
 
-from pipeline.engine_config import EngineConfig
-from pipeline.errors import ConfigError
-from pipeline.roofline import constants
-from pipeline.roofline.architecture import attended_token_layers, experts_touched, parameters
-from pipeline.roofline.memory import attention_ranks, checkpoint, kv_bytes, published, weight_bytes
-from pipeline.study import Hardware, Model
+import numpy as np
+
+from pipeline.roofline.calibration import Calibration
+from pipeline.roofline.work import Numbers, Work
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One engine iteration, or a weighted sum of some, as each device sees it.
+    """One iteration as each device sees it; numbers or arrays, as the work.
 
     Attributes:
-        time_s: Duration.
-        memory_s: Time in which memory is busy.
-        compute_s: Time in which tensor cores are busy, at the same time as memory.
+        time_s: Duration; tokens/s is requests running / this.
+        prompt_s: What one prompt adds to it.
+        memory_s: Time in which decoding keeps memory busy.
+        compute_s: Time in which tensor cores are busy, decoding and prompts.
+        power_w: Mean power of one board.
     """
 
-    time_s: float
-    memory_s: float
-    compute_s: float
-
-    def __add__(self, other: "Step") -> "Step":
-        """One after the other."""
-        return Step(self.time_s + other.time_s, self.memory_s + other.memory_s, self.compute_s + other.compute_s)
-
-    def __mul__(self, count: float) -> "Step":
-        """So many of these."""
-        return Step(self.time_s * count, self.memory_s * count, self.compute_s * count)
+    time_s: Numbers
+    prompt_s: Numbers
+    memory_s: Numbers
+    compute_s: Numbers
+    power_w: Numbers
 
 
-def compute_rate_flops_per_s(model: Model, hardware: Hardware, config: EngineConfig) -> float:
-    """Published tensor-core rate that the checkpoint's format runs at.
+def step(work: Work, constants: Calibration) -> Step:
+    """Time and power of one iteration.
 
-    Raises:
-        ConfigError: If the hardware does not run that format.
+    Decoding takes the longer of memory and tensor cores; launches, exchanges, prompts and the host come on top. Power
+    is idle plus shares of (limit - idle) for any kernel running, memory traffic and operations, at most the limit.
     """
-    weights = checkpoint(model, config)
-    precision = constants.COMPUTE_PRECISION.get(hardware.arch, {}).get(weights.format)
-    if precision not in hardware.flops_per_s:
-        raise ConfigError(
-            f"precision.weights={config.precision.weights}: {weights.repo} is {weights.format}, which {hardware.name} "
-            f"({hardware.arch}) does not run; choose another precision or hardware"
-        )
-    return hardware.flops_per_s[precision]
+    memory_share = _by_arch(work, constants.memory_share_hopper, constants.memory_share_blackwell)
+    expert_share = np.where(work.num_fp8_expert_layers, constants.expert_share_fp8, constants.expert_share)
+    read_s = work.weight_bytes / memory_share + work.expert_bytes / expert_share + work.kv_bytes / constants.kv_share
+    memory_s = read_s / work.bandwidth_bytes_per_s
+    rate = work.rate_flops_per_s * constants.compute_share
+    decode_s = work.decode_flops / rate
+    prefill_s = work.prefill_flops / rate
+    prefill_s += work.expert_prefill_flops / (work.rate_flops_per_s * constants.expert_prefill_share)
+    prefill_s *= 1 + work.is_divided_by_rank * (constants.rank_prefill_factor - 1)
+    launch_s = constants.launch_s_per_layer * work.num_layers
+    launch_s += constants.fp8_experts_s_per_layer * work.num_fp8_expert_layers
+    exchange_s = constants.exchange_s * work.num_exchanges
+    exchange_s += work.exchange_bytes / (work.link_bytes_per_s * constants.link_share)
+    prompts_s = prefill_s + constants.prompt_s * work.prompts
+
+    device_s = (np.maximum(memory_s, decode_s) + launch_s) * work.iterations + exchange_s + prompts_s
+    time_s = device_s + constants.host_s * work.iterations + constants.host_s_per_request * work.batch
+    used_bytes = work.weight_bytes + work.expert_bytes + work.kv_bytes
+    used_flops = work.decode_flops + work.prefill_flops + work.expert_prefill_flops
+    use = (
+        _by_arch(work, constants.busy_hopper, constants.busy_blackwell) * device_s
+        + _by_arch(work, constants.memory_power_hopper, constants.memory_power_blackwell)
+        * (used_bytes / work.bandwidth_bytes_per_s)
+        + _by_arch(work, constants.compute_power_hopper, constants.compute_power_blackwell)
+        * (used_flops / work.rate_flops_per_s)
+    )  # fmt: skip
+    return Step(
+        time_s=time_s * work.num_stages,
+        prompt_s=prompts_s * work.num_stages / work.prompts,
+        memory_s=memory_s * work.num_stages,
+        compute_s=(decode_s + prefill_s) * work.num_stages,
+        power_w=work.idle_w + (work.limit_w - work.idle_w) * np.minimum(1.0, use / time_s),
+    )
 
 
-def iteration(
-    model: Model,
-    hardware: Hardware,
-    config: EngineConfig,
-    *,
-    batch: float,
-    context_tokens: float,
-    prefill_tokens: float = 0.0,
-    isl_tokens: float = 0.0,
-) -> Step:
-    """One iteration in which every running request gets one token and some prompt tokens are processed.
-
-    With pipeline stages the batch is cut into as many micro-batches, which pass the stages one behind the other.
-
-    Args:
-        model: What is served.
-        hardware: On what.
-        config: How.
-        batch: Running requests of the whole engine.
-        context_tokens: Their mean context.
-        prefill_tokens: Prompt tokens processed along.
-        isl_tokens: Length of the prompts that these belong to.
-
-    Raises:
-        ConfigError: If a published limit is missing, or the hardware does not run the checkpoint's format.
-    """
-    tp, pp, ranks = config.parallelism.tp, config.parallelism.pp, attention_ranks(config)
-    count, part = parameters(model), weight_bytes(model, config)
-    requests, tokens = batch / pp, (batch + prefill_tokens) / pp
-    routed = model.num_experts_per_token / model.num_experts if model.num_experts else 0.0
-
-    read = ((part.output + part.attention) * ranks + part.dense) / (tp * pp)
-    read += kv_bytes(model, config, context_tokens) * requests / ranks
-    read_experts = 0.0
-    if model.num_experts:
-        touched = experts_touched(model.num_experts, model.num_experts_per_token, max(1.0, tokens)) / model.num_experts
-        read_experts = part.experts * touched / (tp * pp)
-    weights_format = checkpoint(model, config).format
-    efficiency = constants.EXPERT_EFFICIENCY.get(weights_format, constants.MEMORY_EFFICIENCY)
-    memory_s = read / constants.MEMORY_EFFICIENCY + read_experts / efficiency
-    memory_s /= published(hardware, "memory_bandwidth_bytes_per_s")
-
-    flops = 2 * tokens * (count.attention + count.dense + count.experts * routed) + 2 * requests * count.output
-    scores = 4 * model.num_heads * (model.mla_kv_dim or model.head_dim) * requests
-    scores_prefill = 2 * model.num_heads * model.head_dim * prefill_tokens / pp
-    flops += scores * attended_token_layers(model, context_tokens)
-    flops += scores_prefill * attended_token_layers(model, isl_tokens)
-    flops /= tp * pp
-    compute_s = flops / (compute_rate_flops_per_s(model, hardware, config) * constants.COMPUTE_EFFICIENCY)
-
-    layers = model.num_layers / pp
-    other_s = constants.LAUNCH_S_PER_LAYER * layers
-    if model.num_experts:
-        other_s += constants.EXPERT_S_PER_LAYER.get(weights_format, 0.0) * layers
-    if tp > 1:
-        link = published(hardware, "link_bandwidth_bytes_per_s") * constants.LINK_EFFICIENCY
-        volume = 2 * (tp - 1) / tp * tokens * model.hidden_size * 2
-        exchanges = layers if config.parallelism.attention_dp else 2 * layers
-        other_s += exchanges * (constants.ALL_REDUCE_S + volume / link)
-    other_s += constants.HOST_S_PER_ITERATION + constants.HOST_S_PER_REQUEST * requests
-    return Step(max(memory_s, compute_s) + other_s, memory_s, compute_s) * pp
+def _by_arch(work: Work, hopper: float, blackwell: float) -> Numbers:
+    return blackwell + work.is_hopper * (hopper - blackwell)

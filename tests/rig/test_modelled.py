@@ -8,7 +8,7 @@ from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.rig.modelled import ModelledRig
 from pipeline.rig.protocol import TrialError
-from pipeline.roofline.constants import CALIBRATION_ID
+from pipeline.roofline.calibration import SHIPPED
 from pipeline.roofline.predict import Prediction, predict
 from pipeline.vocabulary import Boundary, Evidence, RowStatus, TrialStatus
 from pipeline.workload import OperatingPoint
@@ -32,7 +32,7 @@ def test_a_row_is_the_prediction_and_says_that_it_is_one() -> None:
     assert row.total_tokens_per_joule == pytest.approx(expected.total_tokens_per_s / expected.power_w)
     assert {row.evidence, row.throughput_evidence, row.energy_evidence} == {Evidence.MODELLED}
     assert (row.status, row.boundary, row.weights, row.calibration_id) == (
-        RowStatus.OK, Boundary.GPU, "none", CALIBRATION_ID
+        RowStatus.OK, Boundary.GPU, "none", SHIPPED.id
     )  # fmt: skip
     assert phases == ["predicting", "predicting, concurrency 16"]
 
@@ -73,4 +73,4 @@ def test_a_cpu_has_no_model() -> None:
 def test_the_user_is_told_that_nothing_is_measured() -> None:
     (line,) = ModelledRig(STUDY, TrtllmEngine()).describe()
     assert "nothing is started or measured" in line
-    assert CALIBRATION_ID in line
+    assert SHIPPED.id in line

@@ -1,92 +1,131 @@
 import dataclasses
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError
-from pipeline.roofline.power import board_power_w
-from pipeline.roofline.step import Step, compute_rate_flops_per_s, iteration
+from pipeline.engine_config import Batching
+from pipeline.roofline.calibration import CONSTANTS, SHIPPED, Calibration
+from pipeline.roofline.step import Step, step
+from pipeline.roofline.work import Work, stack, work
 from tests.roofline import facts
 
 
-def test_a_lone_request_waits_for_memory_and_a_long_prompt_for_arithmetic() -> None:
-    model, h100, config = facts.model("llama-3.3-70b"), facts.hardware("h100"), facts.engine_config("bf16", 4)
-    decode = iteration(model, h100, config, batch=1, context_tokens=1000)
-    prefill = iteration(model, h100, config, batch=1, context_tokens=1000, prefill_tokens=8000, isl_tokens=8000)
-    assert decode.memory_s > decode.compute_s
-    assert prefill.compute_s > prefill.memory_s
+def done(case: tuple[str, str, str], tp: int = 2, running: float = 1, isl: float = 1000, osl: float = 1000) -> Step:
+    model, gpu, config = facts.model(case[0]), facts.hardware(case[2]), facts.engine_config(case[1], tp)
+    return step(work(model, gpu, config, running=running, isl_tokens=isl, osl_tokens=osl), SHIPPED)
+
+
+def test_a_lone_request_waits_for_memory_and_many_long_prompts_for_arithmetic() -> None:
+    case = ("llama-3.3-70b", "bf16", "h100")
+    alone, prompts = done(case, 4, osl=2000), done(case, 4, running=64, isl=8000, osl=10)
+    assert alone.memory_s > alone.compute_s
+    assert prompts.compute_s > prompts.memory_s
 
 
 @given(
     case=st.sampled_from(facts.RUNNABLE),
-    batch=st.floats(1, 4096),
-    context=st.floats(1, 1e5),
-    prefill=st.floats(0, 32768),
+    running=st.floats(1, 4096),
+    isl=st.floats(1, 1e5),
+    osl=st.floats(2, 1e4),
     more=st.floats(1, 100),
 )
 def test_more_work_never_takes_less_time(
-    case: tuple[str, str, str], batch: float, context: float, prefill: float, more: float
+    case: tuple[str, str, str], running: float, isl: float, osl: float, more: float
 ) -> None:
-    model, gpu, config = facts.model(case[0]), facts.hardware(case[2]), facts.engine_config(case[1], 2)
-
-    def time_s(batch: float, context: float, prefill: float) -> float:
-        return iteration(
-            model, gpu, config, batch=batch, context_tokens=context, prefill_tokens=prefill, isl_tokens=1000
-        ).time_s
-
-    base = time_s(batch, context, prefill)
+    base = float(done(case, running=running, isl=isl, osl=osl).time_s)
     assert base > 0
-    assert time_s(batch * more, context, prefill) >= base
-    assert time_s(batch, context * more, prefill) >= base
-    assert time_s(batch, context, prefill * more) >= base
+    assert float(done(case, running=running * more, isl=isl, osl=osl).time_s) >= base * (1 - 1e-9)
+    assert float(done(case, running=running, isl=isl * more, osl=osl).time_s) >= base * (1 - 1e-9)
 
 
 def test_pipeline_stages_share_the_weights_but_not_the_wait() -> None:
     model, gpu = facts.model("llama-3.3-70b"), facts.hardware("h200")
     whole, staged = (
-        iteration(model, gpu, facts.engine_config("fp8", 2, pp=pp), batch=1, context_tokens=100) for pp in (1, 2)
+        step(work(model, gpu, facts.engine_config("fp8", 2, pp=pp), running=1, isl_tokens=1, osl_tokens=100), SHIPPED)
+        for pp in (1, 2)
     )
     assert staged.memory_s == pytest.approx(whole.memory_s, rel=0.01)
 
 
-def test_experts_in_a_small_batch_are_read_only_where_needed() -> None:
-    model, gpu, config = facts.model("gpt-oss-120b"), facts.hardware("h100"), facts.engine_config("fp4")
-    small, large = (iteration(model, gpu, config, batch=batch, context_tokens=1).memory_s for batch in (1, 1000))
-    assert large > 8 * small
-
-
-def test_format_that_the_hardware_does_not_run_is_refused() -> None:
-    model, config = facts.model("llama-3.1-8b"), facts.engine_config("fp4")
-    with pytest.raises(ConfigError, match=r"is nvfp4, which h100 \(hopper\) does not run"):
-        compute_rate_flops_per_s(model, facts.hardware("h100"), config)
-    assert compute_rate_flops_per_s(model, facts.hardware("b200"), config) == 9e15
-
-
-def test_mxfp4_runs_with_16_bit_activations_on_hopper_and_8_bit_on_blackwell() -> None:
-    model, config = facts.model("gpt-oss-120b"), facts.engine_config("fp4")
-    for name, precision in (("h100", "bf16"), ("b200", "fp8")):
-        gpu = facts.hardware(name)
-        assert compute_rate_flops_per_s(model, gpu, config) == gpu.flops_per_s[precision]
-
-
-def test_tensor_parallelism_needs_a_link() -> None:
-    model, gpu = (
-        facts.model("llama-3.1-8b"),
-        dataclasses.replace(facts.hardware("h100"), link_bandwidth_bytes_per_s=None),
+def test_prompts_that_fill_iterations_make_tokens_wait() -> None:
+    model, gpu = facts.model("llama-3.1-8b"), facts.hardware("h100")
+    few, many = (
+        work(
+            model,
+            gpu,
+            facts.engine_config("bf16", batching=Batching(max_num_tokens=tokens)),
+            running=64,
+            isl_tokens=8000,
+            osl_tokens=100,
+        )
+        for tokens in (512, 8192)
     )
-    iteration(model, gpu, facts.engine_config("bf16"), batch=1, context_tokens=1)
-    with pytest.raises(ConfigError, match=r"hardware\.link_bandwidth_bytes_per_s is not set for h100"):
-        iteration(model, gpu, facts.engine_config("bf16", 2), batch=1, context_tokens=1)
+    assert few.iterations == pytest.approx(64 / 100 * 8000 / (512 - 64))
+    assert many.iterations == 1
 
 
-@given(st.sampled_from(("h100", "b200")), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_board_power_stays_between_idle_and_limit_and_grows_with_use(
-    name: str, memory: float, compute: float, more: float
+def test_only_vllm_ranks_wait_for_each_others_prompts() -> None:
+    model, gpu = facts.model("deepseek-r1"), facts.hardware("b200")
+    marks = [
+        work(
+            model, gpu, facts.engine_config("fp8", 8, attention_dp=adp, engine=engine), running=64, isl_tokens=1000,
+            osl_tokens=1000,
+        ).is_divided_by_rank
+        for engine, adp in (("vllm", True), ("vllm", False), ("trtllm", True))
+    ]  # fmt: skip
+    assert marks == [1, 0, 0]
+
+
+@given(st.lists(st.tuples(st.sampled_from(facts.RUNNABLE), st.floats(1, 1000)), min_size=1, max_size=5))
+def test_many_points_at_once_are_as_each_alone(points: list[tuple[tuple[str, str, str], float]]) -> None:
+    works = [
+        work(
+            facts.model(name), facts.hardware(gpu), facts.engine_config(precision, 2), running=running,
+            isl_tokens=500, osl_tokens=500,
+        )
+        for (name, precision, gpu), running in points
+    ]  # fmt: skip
+    together = step(stack(works), SHIPPED)
+    for index, each in enumerate(works):
+        alone = step(each, SHIPPED)
+        assert together.time_s[index] == pytest.approx(float(alone.time_s))
+        assert together.power_w[index] == pytest.approx(float(alone.power_w))
+
+
+def test_the_loads_of_a_config_can_be_an_array() -> None:
+    model, gpu, config = facts.model("gpt-oss-120b"), facts.hardware("b200"), facts.engine_config("fp4")
+    loads = np.array([1.0, 8.0, 64.0, 512.0])
+    together = step(work(model, gpu, config, running=loads, isl_tokens=1000, osl_tokens=1000), SHIPPED)
+    alone = [step(work(model, gpu, config, running=n, isl_tokens=1000, osl_tokens=1000), SHIPPED) for n in loads]
+    assert together.time_s == pytest.approx([float(each.time_s) for each in alone])
+
+
+@st.composite
+def calibrations(draw: st.DrawFn) -> Calibration:
+    return Calibration(id="drawn", **{name: draw(st.floats(low, high)) for name, (_, low, high) in CONSTANTS.items()})
+
+
+@given(st.sampled_from(facts.RUNNABLE), st.floats(1, 4096), calibrations())
+def test_board_power_stays_between_idle_and_limit_whatever_the_constants(
+    case: tuple[str, str, str], running: float, constants: Calibration
 ) -> None:
-    gpu = facts.hardware(name)
+    model, gpu, config = facts.model(case[0]), facts.hardware(case[2]), facts.engine_config(case[1], 2)
+    found: Work = work(model, gpu, config, running=running, isl_tokens=1000, osl_tokens=1000)
     assert gpu.idle_power_w is not None
     assert gpu.board_power_w is not None
-    power_w = board_power_w(gpu, Step(1, memory, compute))
-    assert gpu.idle_power_w <= power_w <= gpu.board_power_w
-    assert board_power_w(gpu, Step(1, min(1, memory + more), compute)) >= power_w
+    assert gpu.idle_power_w <= float(step(found, constants).power_w) <= gpu.board_power_w
+
+
+def test_the_shipped_constants_lie_within_their_bounds() -> None:
+    for name, (start, low, high) in CONSTANTS.items():
+        assert low <= start <= high
+        assert low <= getattr(SHIPPED, name) <= high
+
+
+def test_a_share_of_one_more_efficient_part_never_slows() -> None:
+    model, gpu, config = facts.model("gpt-oss-120b"), facts.hardware("h100"), facts.engine_config("fp4")
+    found = work(model, gpu, config, running=64, isl_tokens=1000, osl_tokens=1000)
+    better = dataclasses.replace(SHIPPED, expert_share=0.95)
+    assert float(step(found, better).time_s) < float(step(found, SHIPPED).time_s)

@@ -114,7 +114,8 @@ def _batch_waits(config: EngineConfig, _: Study) -> str | None:
 
 
 def _dense(config: EngineConfig, study: Study) -> str | None:
-    if config.parallelism.attention_dp and config.parallelism.tp > 1 and study.model.num_experts == 0:
+    divides_ffn = study.model.num_experts == 0 and not study.model.name.startswith("qwen3-")
+    if config.parallelism.attention_dp and config.parallelism.tp > 1 and divides_ffn:
         return (
             f"parallelism.attention_dp=true: {study.model.name} is dense, and its feed-forward layers would add up the "
             "partial sums of different ranks' tokens; leave it out"
@@ -126,7 +127,7 @@ RULES = (
     Rule(
         name="attention_dp_dense", kind="refuses", check=_dense,
         source="_torch/models/modeling_llama.py, LlamaDecoderLayer: its GatedMLP stays divided over the ranks, 2025; "
-        "dense Qwen3 can (PR 7618), and is none of our models",
+        "dense Qwen3 can (PR 7618)",
     ),
     Rule(
         name="decode_graphs", kind="warns", check=_graphs,

@@ -1,0 +1,277 @@
+"""`make bench-model`: how far the roofline is from published measurements, by GPU and model; JSON last.
+
+The file's columns are those of ML.ENERGY's leaderboard as in bench/data/mlenergy_v3.csv. Left out, and counted: models
+without facts in conf/model (Mamba hybrids have none), formats without a checkpoint there, batches that do not fit, and
+series that the host holds back: on one GPU, their smallest batch takes over HOST_BOUND times what memory would need
+and draws under HOST_BOUND_POWER of the limit, so neither memory, arithmetic nor another device is what it waits for.
+"""
+
+import argparse
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import yaml
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import spearmanr
+
+from pipeline.engine_config import EngineConfig, Parallelism, Precision
+from pipeline.errors import ConfigError
+from pipeline.roofline.calibration import CONSTANTS, SHIPPED, Calibration
+from pipeline.roofline.fit import fit, log_errors, select
+from pipeline.roofline.work import Work, stack, work
+from pipeline.study import Hardware, Model
+
+ROOT = Path(__file__).resolve().parents[1]
+POINTS = ROOT / "bench" / "data" / "mlenergy_v3.csv"
+
+ISL_TOKENS = {"lm-arena-chat": 250.0, "gpqa": 300.0, "sourcegraph-fim": 1000.0}
+"""Mean prompt by task: declared, for the file does not say. Tasks that are not named here take 300."""
+
+COLUMNS = (
+    "model", "task", "weight_precision", "gpu", "num_gpus", "tp", "ep", "dp", "avg_batch_size", "avg_output_len",
+    "median_itl_ms", "output_tokens_per_s", "avg_power_w_total", "j_per_output_token",
+)  # fmt: skip
+"""What of the file is used."""
+
+PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8", "mxfp4": "fp4", "nvfp4": "fp4"}
+HOST_BOUND, HOST_BOUND_POWER = 4.0, 0.45
+
+NAMES = {"qwen3-coder-30b-a3b": "qwen3-30b-a3b"}
+_SUFFIX = re.compile(r"-(instruct|thinking|it|fp8|nvfp4|\d{4}|17b-\d+e)(?=-|$)")
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Points:
+    """Measured points that the roofline can answer for."""
+
+    rows: pd.DataFrame
+    work: Work
+    left_out: Counter[str]
+
+    @property
+    def running(self) -> Array:
+        return self.rows["avg_batch_size"].to_numpy(float)
+
+    @property
+    def tokens_per_s(self) -> Array:
+        return self.rows["output_tokens_per_s"].to_numpy(float)
+
+    @property
+    def board_w(self) -> Array:
+        return (self.rows["avg_power_w_total"] / self.rows["num_gpus"]).to_numpy(float)
+
+    def fit(self, mask: npt.NDArray[np.bool_], name: str) -> Calibration:
+        return fit(select(self.work, mask), self.running[mask], self.tokens_per_s[mask], self.board_w[mask], name)
+
+    def errors(self, constants: Calibration) -> dict[str, Array]:
+        """Log of modelled / measured."""
+        speed, power = log_errors(self.work, self.running, self.tokens_per_s, self.board_w, constants)
+        return {"tokens_per_s": speed, "power_w": power, "j_per_token": power - speed}
+
+
+def conf_name(model: str) -> str:
+    """The name in conf/model of a published model: Qwen/Qwen3-235B-A22B-Thinking-2507-FP8 is qwen3-235b-a22b."""
+    name = _SUFFIX.sub("", model.rpartition("/")[2].lower())
+    return NAMES.get(name, name)
+
+
+@cache
+def model_facts(name: str) -> Model | None:
+    path = ROOT / "conf" / "model" / f"{name}.yaml"
+    return TypeAdapter(Model).validate_python(yaml.safe_load(path.read_text("utf-8"))) if path.is_file() else None
+
+
+@cache
+def hardware_facts(name: str) -> Hardware:
+    path = ROOT / "conf" / "hardware" / f"{name}.yaml"
+    return TypeAdapter(Hardware).validate_python(yaml.safe_load(path.read_text("utf-8")))
+
+
+def read_points(file: Path) -> Points:
+    """Read a file, and leave out what the roofline cannot answer for.
+
+    Raises:
+        ConfigError: If it lacks a column, or nothing is left.
+    """
+    table = pd.read_csv(file)
+    if missing := [column for column in COLUMNS if column not in table]:
+        raise ConfigError(f"{file} lacks the columns {', '.join(missing)}; they are those of {POINTS.name}")
+    table["conf"] = [conf_name(model) for model in table["model"]]
+    table["isl_tokens"] = table["task"].map(ISL_TOKENS).fillna(300.0)
+    left_out, works, kept = Counter[str](), [], []
+    for index, row in table.iterrows():
+        try:
+            works.append(_work(row))
+            kept.append(index)
+        except ConfigError as error:
+            left_out[str(error)] += 1
+    if not works:
+        raise ConfigError(f"{file} has no point that the model can answer for: {'; '.join(left_out)}")
+    points = Points(rows=table.loc[kept].reset_index(drop=True), work=stack(works), left_out=left_out)
+    bound = _host_bound(points)
+    left_out["held back by the host (rule above)"] += int(bound.sum())
+    return Points(rows=points.rows[~bound].reset_index(drop=True), work=select(points.work, ~bound), left_out=left_out)
+
+
+def _work(row: pd.Series) -> Work:
+    model, precision = model_facts(row["conf"]), PRECISIONS.get(row["weight_precision"], row["weight_precision"])
+    if model is None:
+        raise ConfigError(f"{row['model']}: no facts in conf/model/{row['conf']}.yaml")
+    config = EngineConfig(
+        engine="vllm",
+        precision=Precision(weights=precision),
+        parallelism=Parallelism(tp=int(row["num_gpus"]), attention_dp=row["dp"] > 1),
+    )
+    return work(
+        model,
+        hardware_facts(row["gpu"].lower()),
+        config,
+        running=row["avg_batch_size"],
+        isl_tokens=row["isl_tokens"],
+        osl_tokens=row["avg_output_len"],
+    )
+
+
+def _host_bound(points: Points) -> npt.NDArray[np.bool_]:
+    done, rows = points.work, points.rows
+    least_s = (done.weight_bytes + done.expert_bytes + done.kv_bytes) / done.bandwidth_bytes_per_s
+    slow = rows["median_itl_ms"].to_numpy(float) / 1e3 > HOST_BOUND * least_s
+    idle = points.board_w < HOST_BOUND_POWER * done.limit_w
+    alone = (rows["num_gpus"] == 1).to_numpy()
+    smallest = rows["avg_batch_size"] == series(rows)["avg_batch_size"].transform("min")
+    marked = pd.Series(slow & idle & alone & smallest.to_numpy(), index=rows.index)
+    return marked.groupby(_series_keys(rows)).transform("any").to_numpy(bool)
+
+
+def _series_keys(rows: pd.DataFrame) -> list[pd.Series]:
+    return [rows[key] for key in ("model", "task", "gpu", "num_gpus", "tp", "ep", "dp")]
+
+
+def series(rows: pd.DataFrame) -> Any:
+    """Points that differ in batch only."""
+    return rows.groupby(_series_keys(rows))
+
+
+def _shapes(name: str) -> str:
+    facts = model_facts(name)
+    return f"{facts.num_layers}x{facts.hidden_size}x{facts.num_experts}" if facts else name
+
+
+def leave_one_model_out(points: Points) -> dict[str, Array]:
+    """Errors of every model by constants that never saw it, nor another of the same shapes."""
+    found = {name: np.zeros(len(points.rows)) for name in ("tokens_per_s", "power_w", "j_per_token")}
+    shapes = points.rows["conf"].map(_shapes)
+    for shape in sorted(set(shapes)):
+        own = (shapes == shape).to_numpy()
+        errors = points.errors(points.fit(~own, f"without-{shape}"))
+        for quantity, values in errors.items():
+            found[quantity][own] = values[own]
+    return found
+
+
+def summary(errors: dict[str, Array], mask: npt.NDArray[np.bool_]) -> dict[str, dict[str, float]]:
+    """Median and 90th percentile of |modelled / measured - 1|."""
+    return {
+        name: {
+            "median": round(float(np.median(np.abs(np.expm1(values[mask])))), 4),
+            "p90": round(float(np.quantile(np.abs(np.expm1(values[mask])), 0.9)), 4),
+        }
+        for name, values in errors.items()
+    }
+
+
+def order(points: Points, errors: dict[str, Array]) -> dict[str, float]:
+    """Rank correlation of J/token within a model and GPU (median over them), and the share of pairs ordered right."""
+    measured = np.log(points.rows["j_per_output_token"].to_numpy(float))
+    modelled = measured + errors["j_per_token"]
+    correlations, num_right, num_pairs = [], 0, 0
+    for _, group in points.rows.groupby(["conf", "gpu"]):
+        m, p = measured[group.index], modelled[group.index]
+        if len(m) > 2:
+            correlations.append(float(spearmanr(m, p).statistic))
+        upper = np.triu_indices(len(m), 1)
+        num_pairs += len(upper[0])
+        num_right += int(((m[:, None] - m)[upper] * (p[:, None] - p)[upper] > 0).sum())
+    return {
+        "rank_correlation_median": round(float(np.median(correlations)), 4),
+        "rank_correlation_min": round(min(correlations), 4),
+        "pairs_ordered_right": round(num_right / num_pairs, 4),
+    }
+
+
+def floor(points: Points) -> dict[str, float]:
+    """What no smooth model can beat: a point against the line through its two neighbours in log batch, log J/token.
+
+    The line's own ends are as noisy as the point: of equal noise the point's share is sqrt(2/3) of the difference.
+    """
+    differences = []
+    for _, group in series(points.rows):
+        inner = group.sort_values("avg_batch_size")
+        x, y = np.log(inner["avg_batch_size"].to_numpy(float)), np.log(inner["j_per_output_token"].to_numpy(float))
+        differences += [abs(y[n] - np.interp(x[n], x[[n - 1, n + 1]], y[[n - 1, n + 1]])) for n in range(1, len(x) - 1)]
+    scaled = np.expm1(np.array(differences) * np.sqrt(2 / 3))
+    return {"median": round(float(np.median(scaled)), 4), "p90": round(float(np.quantile(scaled, 0.9)), 4)}
+
+
+def show(console: Console, points: Points, inside: dict[str, Array], outside: dict[str, Array]) -> None:
+    headings = (f"{quantity} {which}" for quantity in ("tok/s", "W", "J/tok") for which in ("in", "out"))
+    table = Table("GPU", "model", "n", *headings, box=None, padding=(0, 1))
+    table.columns[1].no_wrap = True
+    table.caption = "median |error|, %; in: these constants, out: fitted without this model"
+    for (gpu, name), group in points.rows.groupby(["gpu", "conf"]):
+        mask = points.rows.index.isin(group.index)
+        cells: Iterable[str] = (
+            f"{100 * summary(errors, mask)[quantity]['median']:.1f}"
+            for quantity in inside
+            for errors in (inside, outside)
+        )
+        table.add_row(str(gpu), str(name), str(len(group)), *cells)
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Error of the roofline on published measurements.")
+    parser.add_argument("--csv", type=Path, default=POINTS, help="file with the columns of mlenergy_v3.csv")
+    parser.add_argument("--fit", action="store_true", help="fit constants to this file and print them")
+    options = parser.parse_args()
+    if not options.csv.is_file():
+        parser.error(f"--csv {options.csv}: there is no such file")
+    try:
+        points = read_points(options.csv)
+    except ConfigError as error:
+        parser.error(str(error))
+    every = np.ones(len(points.rows), dtype=bool)
+    constants = points.fit(every, "fitted-here") if options.fit else SHIPPED
+    inside, outside = points.errors(constants), leave_one_model_out(points)
+    console = Console()
+    show(console, points, inside, outside)
+    for reason, count in points.left_out.most_common():
+        console.print(f"left out: {count} {reason}", soft_wrap=True)
+    result: dict[str, Any] = {
+        "calibration": constants.id,
+        "num_points": len(points.rows),
+        "num_left_out": sum(points.left_out.values()),
+        "in_sample": summary(inside, every) | order(points, inside),
+        "leave_one_model_out": summary(outside, every) | order(points, outside),
+        "floor_j_per_token": floor(points),
+    }
+    if options.fit:
+        result["constants"] = {name: float(f"{getattr(constants, name):.4g}") for name in CONSTANTS}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.model import POINTS, conf_name, floor, leave_one_model_out, order, read_points, summary
+from pipeline.roofline.calibration import SHIPPED
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize(
+    ("published", "ours"),
+    [
+        ("Qwen/Qwen3-235B-A22B-Thinking-2507-FP8", "qwen3-235b-a22b"),
+        ("Qwen/Qwen3-Coder-30B-A3B-Instruct", "qwen3-30b-a3b"),
+        ("meta-llama/Llama-4-Scout-17B-16E-Instruct", "llama-4-scout"),
+        ("meta-llama/Llama-3.1-405B-Instruct", "llama-3.1-405b"),
+        ("deepseek-ai/DeepSeek-R1-0528", "deepseek-r1"),
+        ("google/gemma-3-12b-it", "gemma-3-12b"),
+        ("openai/gpt-oss-20b", "gpt-oss-20b"),
+    ],
+)
+def test_published_names_lead_to_our_facts(published: str, ours: str) -> None:
+    assert conf_name(published) == ours
+    assert (ROOT / "conf" / "model" / f"{ours}.yaml").is_file()
+
+
+def test_the_published_points_are_met_as_the_document_says() -> None:
+    points = read_points(POINTS)
+    assert len(points.rows) == 381
+    assert sum(points.left_out.values()) == 461 - 381
+    every = np.ones(len(points.rows), dtype=bool)
+    inside, outside = points.errors(SHIPPED), leave_one_model_out(points)
+    assert summary(inside, every)["j_per_token"]["median"] <= 0.12
+    assert summary(outside, every)["j_per_token"]["median"] <= 0.18
+    assert order(points, inside)["rank_correlation_median"] >= 0.9
+    assert 0 < floor(points)["median"] < summary(inside, every)["j_per_token"]["median"]
+
+
+def test_the_shipped_constants_are_those_of_the_file() -> None:
+    points = read_points(POINTS)
+    again = points.errors(points.fit(np.ones(len(points.rows), dtype=bool), "again"))
+    for quantity, errors in points.errors(SHIPPED).items():
+        assert again[quantity] == pytest.approx(errors, abs=0.03), quantity
+
+
+def test_only_series_of_one_gpu_that_wait_for_neither_memory_nor_arithmetic_are_left_out() -> None:
+    points = read_points(POINTS)
+    kept = points.rows[
+        points.rows["conf"].isin(["qwen3-8b", "qwen3-14b", "qwen3-32b"]) & (points.rows["gpu"] == "B200")
+    ]
+    assert set(kept["task"]) == {"lm-arena-chat"}
+    assert "gpqa" in set(points.rows["task"])
+
+
+def run(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bench.model", *args], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+
+
+def test_any_file_with_these_columns_will_do_and_the_last_line_is_json(tmp_path: Path) -> None:
+    lines = POINTS.read_text("utf-8").splitlines()
+    some = [
+        lines[0],
+        *(line for line in lines[1:] if "gpt-oss" in line or "Llama-3.1-8B" in line or "Nemotron" in line),
+    ]
+    file = tmp_path / "points.csv"
+    file.write_text("\n".join(some) + "\n", "utf-8")
+    answer = run("--csv", str(file))
+    assert answer.returncode == 0, answer.stderr
+    result = json.loads(answer.stdout.splitlines()[-1])
+    assert result["calibration"] == SHIPPED.id
+    assert result["num_points"] == 59
+    assert result["num_left_out"] == 56
+    assert "no facts in conf/model" in answer.stdout
+
+
+def test_a_file_that_is_not_there_or_lacks_a_column_is_named(tmp_path: Path) -> None:
+    absent = run("--csv", str(tmp_path / "nothing.csv"))
+    assert absent.returncode == 2
+    assert "there is no such file" in absent.stderr
+    file = tmp_path / "short.csv"
+    file.write_text("model,task\na,b\n", "utf-8")
+    short = run("--csv", str(file))
+    assert short.returncode == 2
+    assert "lacks the columns" in short.stderr
+    assert "avg_batch_size" in short.stderr
+
+
+def test_a_file_without_a_usable_point_says_so(tmp_path: Path) -> None:
+    lines = POINTS.read_text("utf-8").splitlines()
+    file = tmp_path / "points.csv"
+    file.write_text("\n".join([lines[0], *(line for line in lines if "Nemotron" in line)]) + "\n", "utf-8")
+    answer = run("--csv", str(file))
+    assert answer.returncode == 2
+    assert "no point that the model can answer for" in answer.stderr
