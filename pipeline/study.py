@@ -169,6 +169,7 @@ class SearchSettings:
     """How configurations are proposed; `budget_trials` counts the trials of the study over all its runs.
 
     `recipes` is a folder in the layout of TensorRT-LLM's examples/configs, whose matching recipes are tried first.
+    `aiconfigurator_python` is the interpreter of an environment with aiconfigurator, a second model for the prior.
     """
 
     budget_trials: int
@@ -176,6 +177,7 @@ class SearchSettings:
     num_seeded: int = Field(ge=0)
     seed: int = 0
     recipes: str | None = None
+    aiconfigurator_python: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)

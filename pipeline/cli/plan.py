@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.host import prepare
+from pipeline.cli.second_opinion import show_second_opinion
 from pipeline.cli.table import config_text
 from pipeline.cli.terminal import terminal
 from pipeline.engine.catalog import find_engine, refusal
@@ -46,6 +47,8 @@ def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choic
     seeds = recipe_seeds(study, space.refusal)
     for note in seeds.notes:
         console.print(note, style="yellow", highlight=False, soft_wrap=True, markup=False)
+    if study.search.aiconfigurator_python is not None:
+        show_second_opinion(console, study, space.configs)
     num_trials = min(study.search.budget_trials, len(space.configs) + 1 + len(seeds.configs))
     settled_s = max(study.plan.warmup_s, NUM_STEADY_BLOCKS * study.plan.block_s)
     point_s = settled_s + study.plan.windows * (study.plan.window_s + study.plan.check_s)

@@ -1,11 +1,15 @@
 """`tpw plan` says what a sweep would do and starts nothing."""
 
 import re
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from pipeline.cli.plan import plan
+from pipeline.cli.second_opinion import reason
+from tests.search.stand_in_aiconfigurator import make_stand_in
 
 
 def planned(capsys: pytest.CaptureFixture[str], overrides: Sequence[str]) -> str:
@@ -38,3 +42,22 @@ def test_a_space_that_is_drawn_from_says_so_and_what_a_precision_means(
     said = planned(capsys, ["model=gpt-oss-120b", "rig=modelled", "hardware=b200", "space=full"])
     assert re.search(r"configs: \S+e\+\d+ combinations, too many to list; \d+ feasible ones among", said)
     assert "openai/gpt-oss-120b: mxfp4 weights, mxfp8 activations, bf16 KV cache" in said
+
+
+def test_it_shows_both_opinions_where_there_are_two(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(make_stand_in(tmp_path)))
+    monkeypatch.setenv("COLUMNS", "160")
+    overrides = ["model=gpt-oss-120b", "rig=modelled", "hardware=b200", "batching=default", "engine.knobs=null"]
+    alone = planned(capsys, overrides)
+    both = planned(capsys, [*overrides, f"search.aiconfigurator_python={sys.executable}"])
+    assert set(alone.splitlines()) <= set(both.splitlines())
+    assert "by ours and by aiconfigurator 0.12.0 (trtllm 1.3.0rc20), watts ours" in both
+    assert re.search(r"aiconfigurator / ours, median of \d+ loads: tok/s [\d.]+, TTFT [\d.]+, TPOT [\d.]+", both)
+    assert re.search(r"at all loads of \d+ of \d+ settings, most often: perf database error: MoE data missing", both)
+
+
+def test_a_reason_is_told_without_its_sizes() -> None:
+    assert reason("MoE data missing for MoeKey { quant: 1 }") == "MoE data missing for MoeKey"
+    assert reason("OOM: it does not fit (tp=1, pp=1). Try more") == "OOM: it does not fit"
