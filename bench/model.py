@@ -9,15 +9,15 @@ and draws under HOST_BOUND_POWER of the limit, so neither memory, arithmetic nor
 import argparse
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import yaml
 from pydantic import TypeAdapter
@@ -25,12 +25,15 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from pipeline.engine_config import EngineConfig, Parallelism, Precision
+from pipeline.engine_config import Batching, EngineConfig, Parallelism, Precision
 from pipeline.errors import ConfigError
-from pipeline.roofline.calibration import CONSTANTS, SHIPPED, Calibration
-from pipeline.roofline.fit import fit, log_errors, select
+from pipeline.roofline.calibration import CONSTANTS, SHIPPED
+from pipeline.roofline.fit import Array, Mask, Measured, errors_without_own, fit, summary
+from pipeline.roofline.lengths import MeanLengths
+from pipeline.roofline.predict import predict_loads
 from pipeline.roofline.work import Work, stack, work
 from pipeline.study import Hardware, Model
+from pipeline.workload import OperatingPoint, Workload
 
 ROOT = Path(__file__).resolve().parents[1]
 POINTS = ROOT / "bench" / "data" / "mlenergy_v3.csv"
@@ -50,36 +53,14 @@ HOST_BOUND, HOST_BOUND_POWER = 4.0, 0.45
 NAMES = {"qwen3-coder-30b-a3b": "qwen3-30b-a3b"}
 _SUFFIX = re.compile(r"-(instruct|thinking|it|fp8|nvfp4|\d{4}|17b-\d+e)(?=-|$)")
 
-Array = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Points:
-    """Measured points that the roofline can answer for."""
+    """Published points that the roofline can answer for, as lines of the file and as the fit takes them."""
 
     rows: pd.DataFrame
-    work: Work
+    measured: Measured
     left_out: Counter[str]
-
-    @property
-    def running(self) -> Array:
-        return self.rows["avg_batch_size"].to_numpy(float)
-
-    @property
-    def tokens_per_s(self) -> Array:
-        return self.rows["output_tokens_per_s"].to_numpy(float)
-
-    @property
-    def board_w(self) -> Array:
-        return (self.rows["avg_power_w_total"] / self.rows["num_gpus"]).to_numpy(float)
-
-    def fit(self, mask: npt.NDArray[np.bool_], name: str) -> Calibration:
-        return fit(select(self.work, mask), self.running[mask], self.tokens_per_s[mask], self.board_w[mask], name)
-
-    def errors(self, constants: Calibration) -> dict[str, Array]:
-        """Log of modelled / measured."""
-        speed, power = log_errors(self.work, self.running, self.tokens_per_s, self.board_w, constants)
-        return {"tokens_per_s": speed, "power_w": power, "j_per_token": power - speed}
 
 
 def conf_name(model: str) -> str:
@@ -120,10 +101,16 @@ def read_points(file: Path) -> Points:
             left_out[str(error)] += 1
     if not works:
         raise ConfigError(f"{file} has no point that the model can answer for: {'; '.join(left_out)}")
-    points = Points(rows=table.loc[kept].reset_index(drop=True), work=stack(works), left_out=left_out)
-    bound = _host_bound(points)
+    rows = table.loc[kept].reset_index(drop=True)
+    measured = Measured(
+        work=stack(works),
+        running=rows["avg_batch_size"].to_numpy(float),
+        tokens_per_s=rows["output_tokens_per_s"].to_numpy(float),
+        board_w=(rows["avg_power_w_total"] / rows["num_gpus"]).to_numpy(float),
+    )
+    bound = _host_bound(rows, measured)
     left_out["held back by the host (rule above)"] += int(bound.sum())
-    return Points(rows=points.rows[~bound].reset_index(drop=True), work=select(points.work, ~bound), left_out=left_out)
+    return Points(rows=rows[~bound].reset_index(drop=True), measured=measured.where(~bound), left_out=left_out)
 
 
 def _work(row: pd.Series) -> Work:
@@ -139,17 +126,16 @@ def _work(row: pd.Series) -> Work:
         model,
         hardware_facts(row["gpu"].lower()),
         config,
-        running=row["avg_batch_size"],
-        isl_tokens=row["isl_tokens"],
-        osl_tokens=row["avg_output_len"],
+        MeanLengths.equal(row["isl_tokens"], row["avg_output_len"]),
+        row["avg_batch_size"],
     )
 
 
-def _host_bound(points: Points) -> npt.NDArray[np.bool_]:
-    done, rows = points.work, points.rows
+def _host_bound(rows: pd.DataFrame, measured: Measured) -> Mask:
+    done = measured.work
     least_s = (done.weight_bytes + done.expert_bytes + done.kv_bytes) / done.bandwidth_bytes_per_s
     slow = rows["median_itl_ms"].to_numpy(float) / 1e3 > HOST_BOUND * least_s
-    idle = points.board_w < HOST_BOUND_POWER * done.limit_w
+    idle = measured.board_w < HOST_BOUND_POWER * done.limit_w
     alone = (rows["num_gpus"] == 1).to_numpy()
     smallest = rows["avg_batch_size"] == series(rows)["avg_batch_size"].transform("min")
     marked = pd.Series(slow & idle & alone & smallest.to_numpy(), index=rows.index)
@@ -171,26 +157,8 @@ def _shapes(name: str) -> str:
 
 
 def leave_one_model_out(points: Points) -> dict[str, Array]:
-    """Errors of every model by constants that never saw it, nor another of the same shapes."""
-    found = {name: np.zeros(len(points.rows)) for name in ("tokens_per_s", "power_w", "j_per_token")}
-    shapes = points.rows["conf"].map(_shapes)
-    for shape in sorted(set(shapes)):
-        own = (shapes == shape).to_numpy()
-        errors = points.errors(points.fit(~own, f"without-{shape}"))
-        for quantity, values in errors.items():
-            found[quantity][own] = values[own]
-    return found
-
-
-def summary(errors: dict[str, Array], mask: npt.NDArray[np.bool_]) -> dict[str, dict[str, float]]:
-    """Median and 90th percentile of |modelled / measured - 1|."""
-    return {
-        name: {
-            "median": round(float(np.median(np.abs(np.expm1(values[mask])))), 4),
-            "p90": round(float(np.quantile(np.abs(np.expm1(values[mask])), 0.9)), 4),
-        }
-        for name, values in errors.items()
-    }
+    """Log errors of every model by constants that never saw it, nor another of the same shapes."""
+    return errors_without_own(points.measured, points.rows["conf"].map(_shapes).tolist())
 
 
 def order(points: Points, errors: dict[str, Array]) -> dict[str, float]:
@@ -232,14 +200,37 @@ def show(console: Console, points: Points, inside: dict[str, Array], outside: di
     table.columns[1].no_wrap = True
     table.caption = "median |error|, %; in: these constants, out: fitted without this model"
     for (gpu, name), group in points.rows.groupby(["gpu", "conf"]):
-        mask = points.rows.index.isin(group.index)
+        both = [summary({key: values[group.index] for key, values in errors.items()}) for errors in (inside, outside)]
         cells: Iterable[str] = (
-            f"{100 * summary(errors, mask)[quantity]['median']:.1f}"
-            for quantity in inside
-            for errors in (inside, outside)
+            f"{100 * getattr(errors, quantity).median:.1f}" for quantity in inside for errors in both
         )
         table.add_row(str(gpu), str(name), str(len(group)), *cells)
     console.print(table)
+
+
+def points_per_s() -> int:
+    """Speed of the model on one core: loads of distinct configs that it answers for in a second, best of five."""
+    model, hardware = model_facts("gpt-oss-120b"), hardware_facts("gb200_nvl72")
+    if model is None:
+        raise ConfigError("conf/model/gpt-oss-120b.yaml is missing: the speed of the model is taken with it")
+    loads = [OperatingPoint(concurrency=n) for n in (1, 4, 16, 64, 256)]
+    workload = Workload(
+        name="bench", source="bench", isl_tokens=1024, osl_tokens=1024, length_ratio_min=0.8, concurrency=(1,)
+    )
+    configs = [
+        EngineConfig(
+            engine="trtllm", precision=Precision(weights="fp4"), parallelism=Parallelism(tp=tp, attention_dp=adp),
+            batching=Batching(max_batch_size=size),
+        )
+        for tp in (1, 2, 4, 8) for adp in (False, True) for size in range(8, 408, 8)
+    ]  # fmt: skip
+    spent_s = []
+    for _ in range(5):
+        began = time.perf_counter()
+        for config in configs:
+            predict_loads(model, hardware, workload, config, loads)
+        spent_s.append(time.perf_counter() - began)
+    return round(len(configs) * len(loads) / min(spent_s))
 
 
 def main() -> None:
@@ -253,9 +244,8 @@ def main() -> None:
         points = read_points(options.csv)
     except ConfigError as error:
         parser.error(str(error))
-    every = np.ones(len(points.rows), dtype=bool)
-    constants = points.fit(every, "fitted-here") if options.fit else SHIPPED
-    inside, outside = points.errors(constants), leave_one_model_out(points)
+    constants = fit(points.measured, "fitted-here") if options.fit else SHIPPED
+    inside, outside = points.measured.errors(constants), leave_one_model_out(points)
     console = Console()
     show(console, points, inside, outside)
     for reason, count in points.left_out.most_common():
@@ -264,9 +254,10 @@ def main() -> None:
         "calibration": constants.id,
         "num_points": len(points.rows),
         "num_left_out": sum(points.left_out.values()),
-        "in_sample": summary(inside, every) | order(points, inside),
-        "leave_one_model_out": summary(outside, every) | order(points, outside),
+        "in_sample": asdict(summary(inside)) | order(points, inside),
+        "leave_one_model_out": asdict(summary(outside)) | order(points, outside),
         "floor_j_per_token": floor(points),
+        "points_per_s": points_per_s(),
     }
     if options.fit:
         result["constants"] = {name: float(f"{getattr(constants, name):.4g}") for name in CONSTANTS}

@@ -6,9 +6,7 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
-
-from bench.model import POINTS, Array, Points, floor, leave_one_model_out, order, read_points, summary
+from bench.model import POINTS, Points, floor, leave_one_model_out, order, read_points
 from pipeline.cli.repeatability import LEVELS, case_results, percent, weights_results
 from pipeline.cli.table import label, number, seconds, shared_text
 from pipeline.columns import markdown_table
@@ -20,7 +18,8 @@ from pipeline.grouping import grouped
 from pipeline.precision import formats
 from pipeline.record import Row, Trial
 from pipeline.resume import stored_study
-from pipeline.roofline.calibration import CONSTANTS, SHIPPED
+from pipeline.roofline.calibration import CONSTANTS, SHIPPED, Error, Errors
+from pipeline.roofline.fit import Array, summary
 from pipeline.score import usable
 from pipeline.store import Store
 from pipeline.variance_components import Component
@@ -115,16 +114,20 @@ def rules_block() -> str:
 def model_errors() -> tuple[Points, dict[str, Array], dict[str, Array]]:
     """The published points, and the modelled errors with the shipped constants and without each model."""
     points = read_points(POINTS)
-    return points, points.errors(SHIPPED), leave_one_model_out(points)
+    return points, points.measured.errors(SHIPPED), leave_one_model_out(points)
+
+
+def by_quantity(errors: Errors) -> tuple[Error, Error, Error]:
+    """In the order of the columns."""
+    return errors.tokens_per_s, errors.power_w, errors.j_per_token
 
 
 def accuracy_block() -> str:
     """How far the model is from the published points, in whole percent."""
     points, inside, outside = model_errors()
-    every = np.ones(len(points.rows), dtype=bool)
     lines = [["", "tok/s", "W", "J/token", "rank correlation", "pairs ordered right"]]
     for name, errors in (("these constants", inside), ("without the model's own points", outside)):
-        cells = [f"{100 * e['median']:.0f} %, {100 * e['p90']:.0f} %" for e in summary(errors, every).values()]
+        cells = [f"{100 * e.median:.0f} %, {100 * e.p90:.0f} %" for e in by_quantity(summary(errors))]
         ranks = order(points, errors)
         lines.append([
             name, *cells, f"{ranks['rank_correlation_median']:.2f}", f"{100 * ranks['pairs_ordered_right']:.0f} %",
@@ -141,9 +144,10 @@ def models_block() -> str:
     points, inside, outside = model_errors()
     lines = [["GPU", "model", "points", "tok/s", "W", "J/token", "J/token, model left out"]]
     for (gpu, name), group in points.rows.groupby(["gpu", "conf"]):
-        mask = points.rows.index.isin(group.index)
-        medians = [e["median"] for e in summary(inside, mask).values()]
-        medians.append(summary(outside, mask)["j_per_token"]["median"])
+        own, others = (
+            summary({name: values[group.index] for name, values in errors.items()}) for errors in (inside, outside)
+        )
+        medians = [*(error.median for error in by_quantity(own)), others.j_per_token.median]
         lines.append([str(gpu), str(name), str(len(group)), *(f"{100 * median:.0f} %" for median in medians)])
     return table(lines, num_left=2)
 

@@ -89,10 +89,7 @@ def _check_together(study: Study) -> None:
         raise ConfigError("weights=none: a server needs weights; allowed: checkpoint, random")
     if plan.warmup_max_s < plan.warmup_s:
         raise ConfigError(f"plan.warmup_max_s={plan.warmup_max_s:g}: below plan.warmup_s={plan.warmup_s:g}; raise it")
-    if study.rig == "modelled" and study.workload.arrival != "closed":
-        raise ConfigError(
-            f"workload.arrival={study.workload.arrival}: the model knows closed loops only; leave it out, or rig=served"
-        )
+    _check_power(study)
     load = study.workload
     shortest_tokens = round(load.isl_tokens * load.length_ratio_min)
     if load.shared_prefix_tokens and load.shared_prefix_tokens >= shortest_tokens:
@@ -105,6 +102,25 @@ def _check_together(study: Study) -> None:
             f"plan.block_s={plan.block_s:g}: a window of plan.window_s={plan.window_s:g} needs three blocks to tell "
             f"drift and spread; at most {plan.window_s / 3:g}"
         )
+
+
+def _check_power(study: Study) -> None:
+    """Check the power state that the model is asked for.
+
+    Raises:
+        ConfigError: If it would have to be set on a device, or cannot be.
+    """
+    hardware = study.hardware
+    if hardware.power_cap_w is None and hardware.sm_clock_share == 1:
+        return
+    key = "sm_clock_share" if hardware.power_cap_w is None else "power_cap_w"
+    text = f"hardware.{key}={getattr(hardware, key):g}"
+    if study.rig == "served":
+        raise ConfigError(f"{text}: is of rig=modelled only, nothing here sets a device; leave it out")
+    if hardware.power_cap_w is not None and hardware.sm_clock_share != 1:
+        raise ConfigError(f"{text}: a cap chooses the clock itself; leave out hardware.sm_clock_share")
+    if hardware.power_cap_w is not None and hardware.power_cap_w <= (hardware.idle_power_w or 0):
+        raise ConfigError(f"{text}: a board draws hardware.idle_power_w={hardware.idle_power_w:g} doing nothing")
 
 
 def read_engine_config(path: Path, engine: str) -> EngineConfig:
@@ -262,7 +278,12 @@ def held(study: Study) -> dict[str, object]:
     """What all rows of one study share, by conf path; the rest may change from one run to the next."""
     hardware, workload, plan = study.hardware, dataclasses.asdict(study.workload), dataclasses.asdict(study.plan)
     # Only where set: what came later must not rename older studies.
-    later = {"engine.image": study.engine.image, "engine.instrumented": study.engine.instrumented}
+    later = {
+        "engine.image": study.engine.image,
+        "engine.instrumented": study.engine.instrumented,
+        "hardware.power_cap_w": hardware.power_cap_w,
+        "hardware.sm_clock_share": hardware.sm_clock_share if hardware.sm_clock_share != 1 else None,
+    }
     return {
         "model.name": study.model.name,
         "model.path": study.model.path,
@@ -296,4 +317,5 @@ def _validate(kind: type[T], data: dict[str, Any], prefix: str) -> T:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         given = "" if isinstance(first["input"], dict) else f"={first['input']!r}"
-        raise ConfigError(f"{prefix}{key}{given}: {first['msg']}") from error
+        message = first["msg"].removeprefix("Value error, ")  # pydantic's, before our own
+        raise ConfigError(f"{prefix}{key}{given}: {message}") from error

@@ -66,6 +66,30 @@ class Model:
     path: str | None = None
     hf_config: dict[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        """Check what no single fact shows.
+
+        Raises:
+            ValueError: If facts contradict each other, or one that others need is missing.
+        """
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}")
+        if self.num_dense_layers > self.num_layers or self.num_sliding_layers > self.num_layers:
+            raise ValueError(f"num_dense_layers and num_sliding_layers are among num_layers={self.num_layers}")
+        if self.num_sliding_layers and self.sliding_window_tokens is None:
+            raise ValueError(f"num_sliding_layers={self.num_sliding_layers} need sliding_window_tokens")
+        if self.num_experts and not (
+            0 < self.num_experts_per_token <= self.num_experts and self.expert_intermediate_size
+        ):
+            raise ValueError(
+                f"num_experts={self.num_experts} need expert_intermediate_size and num_experts_per_token, at most as "
+                f"many (here {self.expert_intermediate_size} and {self.num_experts_per_token})"
+            )
+        if (not self.num_experts or self.num_dense_layers) and not self.intermediate_size:
+            raise ValueError("intermediate_size is 0, and there are layers without experts")
+        if self.active_params > self.total_params:
+            raise ValueError(f"active_params={self.active_params} exceed total_params={self.total_params}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Hardware:
@@ -75,7 +99,8 @@ class Hardware:
 
     `flops_per_s` is dense (no sparsity), per device and precision. `link_bandwidth_bytes_per_s` is per
     device and direction between devices of one domain. `provisioned_kw_per_gpu` is all-in utility power,
-    PUE included. The `declared_*` values are the watts model of a machine without an energy sensor.
+    PUE included. The `declared_*` values are the watts model of a machine without an energy sensor. `power_cap_w` per
+    board and `sm_clock_share` of the highest SM clock are of the model only: nothing is set on a device.
     """
 
     name: str
@@ -94,6 +119,8 @@ class Hardware:
     nvml_name: str | None = None
     declared_idle_w: float | None = None
     declared_busy_w_per_core: float | None = None
+    power_cap_w: float | None = Field(default=None, gt=0)
+    sm_clock_share: float = Field(default=1.0, ge=0.2, le=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -224,6 +251,8 @@ class Study:
             "lengths_sha256": load.lengths_sha256,
             "shared_prefix_tokens": load.shared_prefix_tokens or None,
             "weights_seed": self.weights_seed or None,
+            "power_cap_w": self.hardware.power_cap_w,
+            "sm_clock_share": None if self.hardware.sm_clock_share == 1 else self.hardware.sm_clock_share,
         }
         case |= {name: value for name, value in later.items() if value is not None}
         return content_hash(case)

@@ -1,13 +1,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from bench.model import POINTS, conf_name, floor, leave_one_model_out, order, read_points, summary
+from bench.model import POINTS, conf_name, floor, leave_one_model_out, order, read_points
 from pipeline.roofline.calibration import SHIPPED
+from pipeline.roofline.fit import fit, summary
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,18 +34,26 @@ def test_the_published_points_are_met_as_the_document_says() -> None:
     points = read_points(POINTS)
     assert len(points.rows) == 381
     assert sum(points.left_out.values()) == 461 - 381
-    every = np.ones(len(points.rows), dtype=bool)
-    inside, outside = points.errors(SHIPPED), leave_one_model_out(points)
-    assert summary(inside, every)["j_per_token"]["median"] <= 0.12
-    assert summary(outside, every)["j_per_token"]["median"] <= 0.18
+    inside, outside = points.measured.errors(SHIPPED), leave_one_model_out(points)
+    own, others = summary(inside), summary(outside)
+    assert own.j_per_token.median <= 0.12
+    assert others.j_per_token.median <= 0.18
     assert order(points, inside)["rank_correlation_median"] >= 0.9
-    assert 0 < floor(points)["median"] < summary(inside, every)["j_per_token"]["median"]
+    assert 0 < floor(points)["median"] < own.j_per_token.median
+    provenance = SHIPPED.provenance
+    assert provenance is not None
+    assert provenance.outside is not None
+    assert provenance.num_points == len(points.rows)
+    assert set(provenance.models) == set(points.rows["conf"])
+    for stated, found in ((provenance.inside, own), (provenance.outside, others)):
+        for quantity in ("tokens_per_s", "power_w", "j_per_token"):
+            assert asdict(getattr(stated, quantity)) == pytest.approx(asdict(getattr(found, quantity)), abs=0.01)
 
 
 def test_the_shipped_constants_are_those_of_the_file() -> None:
-    points = read_points(POINTS)
-    again = points.errors(points.fit(np.ones(len(points.rows), dtype=bool), "again"))
-    for quantity, errors in points.errors(SHIPPED).items():
+    measured = read_points(POINTS).measured
+    again = measured.errors(fit(measured, "again"))
+    for quantity, errors in measured.errors(SHIPPED).items():
         assert again[quantity] == pytest.approx(errors, abs=0.03), quantity
 
 
@@ -77,6 +86,7 @@ def test_any_file_with_these_columns_will_do_and_the_last_line_is_json(tmp_path:
     assert result["calibration"] == SHIPPED.id
     assert result["num_points"] == 59
     assert result["num_left_out"] == 56
+    assert result["points_per_s"] > 0
     assert "no facts in conf/model" in answer.stdout
 
 

@@ -12,6 +12,7 @@ from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.roofline import constants
 from pipeline.roofline.architecture import attended_token_layers, experts_touched, parameters
+from pipeline.roofline.lengths import MeanLengths
 from pipeline.roofline.memory import attention_ranks, checkpoint, engine_defaults, kv_bytes, published, weight_bytes
 from pipeline.study import Hardware, Model
 
@@ -93,10 +94,8 @@ def compute_rate_flops_per_s(model: Model, hardware: Hardware, config: EngineCon
     return hardware.flops_per_s[precision]
 
 
-def work(
-    model: Model, hardware: Hardware, config: EngineConfig, *, running: Numbers, isl_tokens: float, osl_tokens: float
-) -> Work:
-    """The work of an iteration while `running` requests of these mean lengths are served without a break.
+def work(model: Model, hardware: Hardware, config: EngineConfig, lengths: MeanLengths, running: Numbers) -> Work:
+    """The work of an iteration while `running` requests of these lengths are served without a break.
 
     A request gives up its place for a new one after OSL iterations, so prompts arrive at running / OSL per iteration.
 
@@ -106,8 +105,8 @@ def work(
     layout, ranks = config.parallelism, attention_ranks(config)
     devices, pp = layout.tp * layout.pp, layout.pp
     count, part, weights_format = parameters(model), weight_bytes(model, config), checkpoint(model, config).format
+    isl_tokens, osl_tokens, context = lengths.isl_tokens, lengths.osl_tokens, lengths.context_tokens
     batch, prompts = running / pp, running / osl_tokens / pp
-    context = isl_tokens + osl_tokens / 2
     tokens_per_iteration = (config.batching.max_num_tokens or engine_defaults(config).max_num_tokens) * ranks
     room = np.maximum(1.0, tokens_per_iteration - running)
     with_prompts = np.minimum(1.0, prompts * np.maximum(1.0, isl_tokens / room))
@@ -128,7 +127,8 @@ def work(
     linear = 2 * (count.attention + count.dense)
     scores = 4 * model.num_heads * (model.mla_kv_dim or model.head_dim) * attended_token_layers(model, context)
     # Causal: a prompt's token attends to half of what its last one attends to.
-    prompt_scores = 2 * model.num_heads * model.head_dim * isl_tokens * attended_token_layers(model, isl_tokens)
+    of_prompts = attended_token_layers(model, lengths.prompt_of_token_tokens)
+    prompt_scores = 2 * model.num_heads * model.head_dim * isl_tokens * of_prompts
     tokens = batch + prompts * isl_tokens
     return Work(
         batch=batch,

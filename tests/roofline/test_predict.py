@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.engine_config import Batching, EngineConfig
 from pipeline.errors import ConfigError
-from pipeline.roofline.bound import max_output_tokens_per_s
+from pipeline.roofline.bound import physical_limit
 from pipeline.roofline.predict import Prediction, predict
 from pipeline.study import Hardware, Model
 from pipeline.workload import OperatingPoint, Workload
@@ -22,7 +22,7 @@ def predicted(case: Case) -> Prediction | str:
 
 @given(facts.cases())
 def test_a_prediction_is_physical(case: Case) -> None:
-    model, gpu, _, config, concurrency = case
+    model, gpu, load, config, concurrency = case
     result = predicted(case)
     if isinstance(result, str):
         assert "does not fit" in result
@@ -36,10 +36,13 @@ def test_a_prediction_is_physical(case: Case) -> None:
     assert result.total_tokens_per_s > result.output_tokens_per_s
     assert 1 <= result.running <= concurrency
     assert result.output_tokens_per_s == pytest.approx(result.running / result.tpot_s)
+    assert result.ttft_s is not None
     assert result.ttft_s > 0
-    limit = max_output_tokens_per_s(model, gpu, config, OperatingPoint(concurrency=concurrency))
+    limit = physical_limit(model, gpu, load, config, OperatingPoint(concurrency=concurrency))
     assert limit is not None
-    assert result.output_tokens_per_s <= limit * (1 + 1e-9)
+    assert limit.output_tokens_per_joule is not None
+    assert result.output_tokens_per_s <= limit.output_tokens_per_s * (1 + 1e-9)
+    assert result.output_tokens_per_joule <= limit.output_tokens_per_joule * (1 + 1e-9)
 
 
 @given(facts.cases(), st.floats(1, 10))
@@ -62,7 +65,7 @@ def test_load_beyond_the_places_only_waits(case: Case) -> None:
         more = predicted((model, gpu, load, config, 2 * concurrency))
         assert isinstance(more, Prediction)
         assert more.output_tokens_per_s == pytest.approx(result.output_tokens_per_s)
-        assert more.ttft_s > result.ttft_s
+        assert (more.ttft_s or 0) > (result.ttft_s or 0)
 
 
 def test_a_batch_limit_caps_what_runs() -> None:
@@ -74,7 +77,7 @@ def test_a_batch_limit_caps_what_runs() -> None:
     assert isinstance(capped, Prediction)
     assert (free.running, capped.running) == (64, 16)
     assert capped.tpot_s < free.tpot_s
-    assert capped.ttft_s > free.ttft_s
+    assert (capped.ttft_s or 0) > (free.ttft_s or 0)
     assert capped.output_tokens_per_s < free.output_tokens_per_s
 
 
@@ -112,7 +115,7 @@ def test_a_cpu_has_no_prediction_and_no_bound() -> None:
     cpu, config, point = facts.hardware("cpu"), facts.engine_config("bf16"), OperatingPoint(concurrency=1)
     with pytest.raises(ConfigError, match="cpu"):
         predict(facts.model("tiny-llama"), cpu, facts.workload(), config, point)
-    assert max_output_tokens_per_s(facts.model("tiny-llama"), cpu, config, point) is None
+    assert physical_limit(facts.model("tiny-llama"), cpu, facts.workload(), config, point) is None
 
 
 PUBLISHED = [
@@ -139,6 +142,8 @@ def test_published_measurements_are_met_within_a_third(
     assert isinstance(result, Prediction)
     assert result.output_tokens_per_s == pytest.approx(tokens_per_s, rel=0.33)
     assert result.power_w == pytest.approx(power_w, rel=0.33)
-    limit = max_output_tokens_per_s(facts.model(name), facts.hardware(gpu), config, point)
+    limit = physical_limit(facts.model(name), facts.hardware(gpu), load, config, point)
     assert limit is not None
-    assert tokens_per_s < limit
+    assert limit.output_tokens_per_joule is not None
+    assert tokens_per_s < limit.output_tokens_per_s
+    assert tokens_per_s / power_w < limit.output_tokens_per_joule
