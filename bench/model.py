@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -50,6 +50,8 @@ COLUMNS = (
 PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8", "mxfp4": "fp4", "nvfp4": "fp4"}
 HOST_BOUND, HOST_BOUND_POWER = 4.0, 0.45
 
+T = TypeVar("T", Model, Hardware)
+
 NAMES = {"qwen3-coder-30b-a3b": "qwen3-30b-a3b"}
 _SUFFIX = re.compile(r"-(instruct|thinking|it|fp8|nvfp4|\d{4}|17b-\d+e)(?=-|$)")
 
@@ -69,16 +71,15 @@ def conf_name(model: str) -> str:
     return NAMES.get(name, name)
 
 
-@cache
 def model_facts(name: str) -> Model | None:
-    path = ROOT / "conf" / "model" / f"{name}.yaml"
-    return TypeAdapter(Model).validate_python(yaml.safe_load(path.read_text("utf-8"))) if path.is_file() else None
+    return facts(Model, "model", name) if (ROOT / "conf" / "model" / f"{name}.yaml").is_file() else None
 
 
 @cache
-def hardware_facts(name: str) -> Hardware:
-    path = ROOT / "conf" / "hardware" / f"{name}.yaml"
-    return TypeAdapter(Hardware).validate_python(yaml.safe_load(path.read_text("utf-8")))
+def facts(kind: type[T], group: str, name: str) -> T:
+    return TypeAdapter(kind).validate_python(
+        yaml.safe_load((ROOT / "conf" / group / f"{name}.yaml").read_text("utf-8"))
+    )
 
 
 def read_points(file: Path) -> Points:
@@ -124,7 +125,7 @@ def _work(row: pd.Series) -> Work:
     )
     return work(
         model,
-        hardware_facts(row["gpu"].lower()),
+        facts(Hardware, "hardware", row["gpu"].lower()),
         config,
         MeanLengths.equal(row["isl_tokens"], row["avg_output_len"]),
         row["avg_batch_size"],
@@ -152,8 +153,8 @@ def series(rows: pd.DataFrame) -> Any:
 
 
 def _shapes(name: str) -> str:
-    facts = model_facts(name)
-    return f"{facts.num_layers}x{facts.hidden_size}x{facts.num_experts}" if facts else name
+    model = model_facts(name)
+    return f"{model.num_layers}x{model.hidden_size}x{model.num_experts}" if model else name
 
 
 def leave_one_model_out(points: Points) -> dict[str, Array]:
@@ -210,9 +211,7 @@ def show(console: Console, points: Points, inside: dict[str, Array], outside: di
 
 def points_per_s() -> int:
     """Speed of the model on one core: loads of distinct configs that it answers for in a second, best of five."""
-    model, hardware = model_facts("gpt-oss-120b"), hardware_facts("gb200_nvl72")
-    if model is None:
-        raise ConfigError("conf/model/gpt-oss-120b.yaml is missing: the speed of the model is taken with it")
+    model, hardware = facts(Model, "model", "gpt-oss-120b"), facts(Hardware, "hardware", "gb200_nvl72")
     loads = [OperatingPoint(concurrency=n) for n in (1, 4, 16, 64, 256)]
     workload = Workload(
         name="bench", source="bench", isl_tokens=1024, osl_tokens=1024, length_ratio_min=0.8, concurrency=(1,)

@@ -66,13 +66,9 @@ def test_points_that_are_as_modelled_move_nothing() -> None:
 def test_a_group_is_judged_by_what_the_others_say() -> None:
     points = made_by(TRUTH)
     labels = ["odd" if batch == 4.0 else "even" for batch in RUNNING]
-    odd = points.where(RUNNING == 4.0)
-    slow = dataclasses.replace(
-        points, tokens_per_s=np.where(RUNNING == 4.0, points.tokens_per_s / 3, points.tokens_per_s)
-    )
-    errors = errors_without_own(slow, labels, around=TRUTH)
+    speeds = np.where(RUNNING == 4.0, points.tokens_per_s / 3, points.tokens_per_s)
+    errors = errors_without_own(dataclasses.replace(points, tokens_per_s=speeds), labels, around=TRUTH)
     assert np.median(errors["tokens_per_s"][RUNNING == 4.0]) == pytest.approx(np.log(3), abs=0.05)
-    assert len(odd.running) == (RUNNING == 4.0).sum()
 
 
 def test_errors_are_summed_up_by_median_and_ninetieth_percentile() -> None:
