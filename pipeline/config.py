@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.compose import compose_conf, conf_dir, groups, nearest
 from pipeline.engine_config import EngineConfig, Scalar, Value, content_hash
 from pipeline.errors import ConfigError
+from pipeline.held import study_id
 from pipeline.lengths import read_lengths
 from pipeline.study import Plan, Study
 from pipeline.workload import CONCURRENCY_GRID
@@ -24,6 +25,7 @@ AXES = {
 }
 """Conf groups whose keys are axes; `engine.knobs` is one too, with the engine's own names."""
 
+_STUDY_KEYS = ("rig", "meter", "weights", "weights_seed", "calibration", "results_dir", "engines_dir")
 _STUDY_GROUPS = ("model", "hardware", "workload", "slo", "plan", "search")
 
 
@@ -42,7 +44,10 @@ def load_study(overrides: Sequence[str]) -> Study:
     conf["workload"] = _workload(conf["workload"])
     engine = {key: value for key, value in conf["engine"].items() if key != "knobs"}
     fixed = {name: conf[name] for name in _STUDY_GROUPS}
-    fixed |= {name: conf[name] for name in ("rig", "meter", "weights", "weights_seed", "results_dir", "engines_dir")}
+    fixed |= {
+        name: conf[name]
+        for name in ("rig", "meter", "weights", "weights_seed", "results_dir", "engines_dir", "calibration")
+    }
     fixed |= {"power": conf["power"]["name"], "launcher": conf["launcher"]["name"], "engine": engine, "axes": axes}
     fixed["disaggregation"] = _disaggregation(conf)
     if conf["rig"] == "modelled":
@@ -55,7 +60,7 @@ def load_study(overrides: Sequence[str]) -> Study:
     study = _validate(Study, {**fixed, "id": name or "unnamed"}, "")
     study = dataclasses.replace(study, plan=named(study.plan))
     _check_together(study)
-    return study if name else dataclasses.replace(study, id=_study_id(study))
+    return study if name else dataclasses.replace(study, id=study_id(study))
 
 
 def named(plan: Plan) -> Plan:
@@ -272,42 +277,6 @@ def _ladder(concurrency: Any) -> list[int]:
     if values != sorted(set(values)):
         raise ConfigError(f"workload.concurrency={values}: a ladder is climbed; write {sorted(set(values))}")
     return values
-
-
-def held(study: Study) -> dict[str, object]:
-    """What all rows of one study share, by conf path; the rest may change from one run to the next."""
-    hardware, workload, plan = study.hardware, dataclasses.asdict(study.workload), dataclasses.asdict(study.plan)
-    # Only where set: what came later must not rename older studies.
-    later = {
-        "engine.image": study.engine.image,
-        "engine.instrumented": study.engine.instrumented,
-        "hardware.power_cap_w": hardware.power_cap_w,
-        "hardware.sm_clock_share": hardware.sm_clock_share if hardware.sm_clock_share != 1 else None,
-    }
-    return {
-        "model.name": study.model.name,
-        "model.path": study.model.path,
-        "weights": study.weights,
-        "weights_seed": study.weights_seed,
-        "hardware.name": hardware.name,
-        "hardware.num_gpus": hardware.num_gpus,
-        "hardware.declared_idle_w": hardware.declared_idle_w,
-        "hardware.declared_busy_w_per_core": hardware.declared_busy_w_per_core,
-        "engine.name": study.engine.name,
-        "engine.env": study.engine.env,
-        "rig": study.rig,
-        "meter": study.meter,
-        **{f"workload.{name}": value for name, value in workload.items() if name != "source"},
-        # How often something is repeated changes no row.
-        **{f"plan.{name}": value for name, value in plan.items() if name not in {"windows", "starts"}},
-        **{name: value for name, value in later.items() if value},
-    }
-
-
-def _study_id(study: Study) -> str:
-    """Name a study after what it holds fixed, so that the same command finds its rows again."""
-    name = "_".join([study.model.name, study.hardware.name, study.engine.name, study.workload.name, study.plan.name])
-    return f"{name}{'_modelled' if study.rig == 'modelled' else ''}-{content_hash(held(study))[:6]}"
 
 
 def _validate(kind: type[T], data: dict[str, Any], prefix: str) -> T:

@@ -120,7 +120,7 @@ class Hardware:
     declared_idle_w: float | None = None
     declared_busy_w_per_core: float | None = None
     power_cap_w: float | None = Field(default=None, gt=0)
-    sm_clock_share: float = Field(default=1.0, ge=0.2, le=1)
+    sm_clock_share: float = Field(default=1.0, ge=0.3, le=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -211,7 +211,7 @@ class Study:
 
     `axes` maps a conf path to the values it may take. `baseline` is the user's present config, if given.
     `disaggregation` is None where one server does both phases of a request.
-    `weights_seed` is that of random weights.
+    `weights_seed` is that of random weights. `calibration` is a file of constants of the model; None: the shipped ones.
     """
 
     id: str
@@ -231,6 +231,7 @@ class Study:
     weights_seed: int = Field(default=0, ge=0)
     baseline: EngineConfig | None = None
     disaggregation: Disaggregation | None = None
+    calibration: str | None = None
     power: Literal["untouched"] = "untouched"
     launcher: Literal["local"] = "local"
 

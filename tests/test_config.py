@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from pipeline.compose import compose_conf, conf_dir, groups, nearest
-from pipeline.config import AXES, held, load_study, read_engine_config
+from pipeline.config import AXES, load_study, read_engine_config
 from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
+from pipeline.held import held
 from pipeline.study import Study
 from pipeline.workload import OperatingPoint
 from tests.builders import MODELLED, make_study
@@ -103,7 +104,7 @@ def test_composing_leaves_no_trace_of_the_last_time() -> None:
     assert compose_conf(["plan=quick"]) == first
 
 
-GROUP_LIST = "allowed: baseline, batching, disaggregation, engine, engines_dir"
+GROUP_LIST = "allowed: baseline, batching, calibration, disaggregation, engine, engines_dir"
 BAD: list[tuple[str, list[str]]] = [
     ("mode=tiny-llama", ["mode: unknown key", "did you mean 'model'?", GROUP_LIST]),
     (
@@ -226,6 +227,8 @@ def test_the_id_does_not_depend_on_what_may_change_from_run_to_run(tmp_path: Pat
         (None, {"rig": "modelled"}),
         (None, {"meter": "rapl"}),
         (None, {"weights": "checkpoint"}),
+        ("hardware", {"power_cap_w": 500.0}),
+        ("hardware", {"sm_clock_share": 0.5}),
     ],
 )
 def test_what_a_study_holds_is_whatever_makes_rows_incomparable(part: str | None, changes: dict[str, Any]) -> None:
@@ -233,8 +236,35 @@ def test_what_a_study_holds_is_whatever_makes_rows_incomparable(part: str | None
     changed: Study = dataclasses.replace(
         study, **changes if part is None else {part: dataclasses.replace(getattr(study, part), **changes)}
     )
-    differing = [key for key, value in held(changed).items() if held(study)[key] != value]
+    differing = [key for key, value in held(changed).items() if held(study).get(key) != value]
     assert differing == [f"{part}.{name}" if part else name for name in changes]
+
+
+def test_a_calibration_is_held_where_rows_come_from_it_alone() -> None:
+    served, modelled = make_study(), make_study(*MODELLED)
+    assert held(dataclasses.replace(served, calibration="own.json")) == held(served)
+    assert held(dataclasses.replace(modelled, calibration="own.json"))["calibration"] == "own.json"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ("hardware.power_cap_w=140",),
+            "hardware.power_cap_w=140: a board draws hardware.idle_power_w=141 doing nothing",
+        ),
+        (("hardware.power_cap_w=0",), "hardware.power_cap_w=0: Input should be greater than 0"),
+        (("hardware.sm_clock_share=0.1",), "hardware.sm_clock_share=0.1: Input should be greater than or equal to 0.3"),
+        (("hardware.sm_clock_share=0.5", "hardware.power_cap_w=500"), "a cap chooses the clock itself; leave out"),
+        (("hardware.power_cap_w=500", "rig=served"), "hardware.power_cap_w=500: is of rig=modelled only"),
+        (("hardware.sm_clock_share=0.5", "rig=served"), "hardware.sm_clock_share=0.5: is of rig=modelled only"),
+        (("model.num_kv_heads=7",), "model: num_kv_heads=7 does not divide num_heads=64"),
+    ],
+)
+def test_a_power_state_that_cannot_be_and_facts_that_contradict_are_refused(
+    overrides: tuple[str, ...], said: str
+) -> None:
+    assert said in one_line([*MODELLED, *overrides])
 
 
 def test_the_id_follows_from_what_is_held() -> None:

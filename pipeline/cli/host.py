@@ -16,6 +16,9 @@ from pipeline.meter.visible_gpus import Gpu, visible_gpus
 from pipeline.study import Study
 
 MODELLED_HARDWARE = "b200"
+MACHINE_GPUS = 8
+"""Devices of the largest machine; hardware with more is a rack in one link domain."""
+
 GPU_CHOICES = {
     "precision": "auto",
     "parallelism": "auto",
@@ -98,6 +101,9 @@ def _modelled(overrides: Sequence[str], given: dict[str, str], choices: dict[str
         )
     choices |= {} if "hardware" in given else {"hardware": MODELLED_HARDWARE}
     choices |= {} if "engine" in given else {"engine": engines[0]}
+    hardware = compose_conf([f"hardware={given.get('hardware', MODELLED_HARDWARE)}"])["hardware"]
+    if choices.get("parallelism") == "auto" and hardware["num_gpus"] > MACHINE_GPUS:
+        choices["parallelism"] = "rack"
     others = [text for text in overrides if not text.startswith("rig=")]
     completed = (*_texts(choices | {"rig": "modelled"}), *others)
     study = load_study(completed)

@@ -12,7 +12,8 @@ from pipeline.engine.catalog import find_engine, refusal
 from pipeline.engine.trtllm.multinode import why_not_here
 from pipeline.engine_config import EngineConfig, canonical_json
 from pipeline.precision import formats
-from pipeline.roofline.predict import predict
+from pipeline.roofline.calibration_file import calibration_of
+from pipeline.roofline.predict import predict_loads
 from pipeline.search.recipe_seeds import recipe_seeds
 from pipeline.space import build_space, engine_default
 from pipeline.study import Study
@@ -64,6 +65,7 @@ def expected_power_w(study: Study, config: EngineConfig) -> float:
     hardware = study.hardware
     if hardware.kind == "cpu":
         return (hardware.declared_idle_w or 0.0) + (hardware.declared_busy_w_per_core or 0.0) * (os.cpu_count() or 1)
-    found = [predict(study.model, hardware, study.workload, config, point) for point in study.workload.ladder]
-    watts = [item.power_w for item in found if not isinstance(item, str)]
+    load = study.workload
+    found = predict_loads(study.model, hardware, load, config, load.ladder, calibration_of(study))
+    watts = [] if isinstance(found, str) else [each.power_w for each in found]
     return sum(watts) / len(watts) if watts else config.parallelism.num_gpus * (hardware.board_power_w or 0.0)

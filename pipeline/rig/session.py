@@ -86,9 +86,8 @@ class ServedSession:
         Raises:
             TrialError: If the engine dies, hangs, or fails every request, or the meter goes silent.
         """
-        study, plan = self._study, self._study.plan
+        study, plan, began_ns = self._study, self._study.plan, time.monotonic_ns()
         limit = physical_limit(study.model, study.hardware, study.workload, self._config, point)
-        began_ns = time.monotonic_ns()
         load = LoadClient(
             self._server.url, self.start.served_model or study.model.name, study.workload, study.model.vocab_size,
             point, max_prompt_tokens=longest_prompt_tokens(self._config),
@@ -150,8 +149,7 @@ class ServedSession:
         self, load: Load, watch: EngineWatch, point: OperatingPoint
     ) -> tuple[list[WarmupBlock], tuple[str, ...]]:
         """Wait until nothing changes any more; its blocks, and what had not settled at the plan's cap."""
-        plan = self._study.plan
-        began = time.monotonic()
+        plan, began = self._study.plan, time.monotonic()
         blocks: list[WarmupBlock] = []
         while True:
             blocks.append(self._block(load, watch, point))

@@ -7,6 +7,8 @@ do, docs/model.md has the equations. TensorRT-LLM has no measured points yet: it
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
+LeftOut = Literal["model", "config"]
+
 
 def _constant(default: float, low: float, high: float) -> float:
     """A fitted constant and the bounds that a fit must keep to."""
@@ -54,7 +56,7 @@ class Provenance:
     num_points: int
     inside: Errors
     outside: Errors | None
-    left_out: Literal["model", "config"] | None
+    left_out: LeftOut | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

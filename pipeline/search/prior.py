@@ -7,7 +7,8 @@ A diverse top ten from an analytic model beat 80 cold trials of any sampler; the
 from collections.abc import Sequence
 
 from pipeline.engine_config import EngineConfig
-from pipeline.roofline.predict import predict
+from pipeline.roofline.calibration_file import calibration_of
+from pipeline.roofline.predict import predict_loads
 from pipeline.score import within
 from pipeline.study import Study
 
@@ -37,9 +38,9 @@ def rank(study: Study, configs: Sequence[EngineConfig]) -> list[EngineConfig]:
 
 def modelled_value(study: Study, config: EngineConfig) -> float:
     """Modelled tokens per joule at the best load that meets the SLO; 0 if none does."""
-    best = 0.0
-    for point in study.workload.ladder:
-        found = predict(study.model, study.hardware, study.workload, config, point)
-        if not isinstance(found, str) and within(found.ttft_s, found.tpot_s, study.slo):
-            best = max(best, found.output_tokens_per_joule)
-    return best
+    load = study.workload
+    found = predict_loads(study.model, study.hardware, load, config, load.ladder, calibration_of(study))
+    if isinstance(found, str):
+        return 0.0
+    good = [each for each in found if each.ttft_s is not None and within(each.ttft_s, each.tpot_s, study.slo)]
+    return max((each.output_tokens_per_joule for each in good), default=0.0)

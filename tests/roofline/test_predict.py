@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import pytest
 from hypothesis import given
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from pipeline.engine_config import Batching, EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.roofline.bound import physical_limit
-from pipeline.roofline.predict import Prediction, predict
+from pipeline.roofline.predict import Prediction, predict, predict_loads
 from pipeline.study import Hardware, Model
 from pipeline.workload import OperatingPoint, Workload
 from tests.roofline import facts
@@ -147,3 +148,81 @@ def test_published_measurements_are_met_within_a_third(
     assert limit.output_tokens_per_joule is not None
     assert tokens_per_s < limit.output_tokens_per_s
     assert tokens_per_s / power_w < limit.output_tokens_per_joule
+
+
+def open_loop(name: str, precision: str, gpu: str, *rates_per_s: float, places: int | None = None) -> list[Prediction]:
+    load = dataclasses.replace(facts.workload(), arrival="poisson", concurrency=(), request_rate_per_s=rates_per_s)
+    config = facts.engine_config(precision, batching=Batching(max_batch_size=places))
+    found = predict_loads(facts.model(name), facts.hardware(gpu), load, config, load.ladder)
+    assert isinstance(found, list)
+    return found
+
+
+@given(st.sampled_from([("llama-3.1-8b", "bf16", "h100"), ("gpt-oss-120b", "fp4", "b200")]), st.floats(1e-3, 3.0))
+def test_requests_in_an_open_loop_keep_littles_law(case: tuple[str, str, str], rate_per_s: float) -> None:
+    (found,) = open_loop(*case, rate_per_s)
+    osl_tokens = 1024 * 0.9
+    assert found.output_tokens_per_s == pytest.approx(rate_per_s * osl_tokens, rel=0.005)
+    assert found.running == pytest.approx(found.output_tokens_per_s * found.tpot_s)
+    assert found.ttft_s is not None
+
+
+@given(st.lists(st.floats(1e-3, 50), min_size=2, max_size=6, unique=True).map(sorted))
+def test_more_requests_never_wait_less_nor_draw_less(rates_per_s: list[float]) -> None:
+    found = open_loop("llama-3.1-8b", "bf16", "h100", *rates_per_s)
+    for lighter, heavier in itertools.pairwise(found):
+        assert heavier.tpot_s >= lighter.tpot_s * 0.99
+        assert heavier.power_w >= lighter.power_w * 0.99
+        assert heavier.output_tokens_per_s >= lighter.output_tokens_per_s * 0.99
+        if heavier.ttft_s is not None:
+            assert lighter.ttft_s is not None
+            assert heavier.ttft_s >= lighter.ttft_s * 0.99
+
+
+def test_an_engine_that_is_hardly_asked_idles() -> None:
+    (found,) = open_loop("llama-3.1-8b", "bf16", "h100", 1e-4)
+    assert found.power_w == pytest.approx(76, rel=0.01)
+    assert found.running < 0.01
+
+
+def test_more_than_an_engine_can_do_has_no_time_to_first_token() -> None:
+    within, beyond = open_loop("llama-3.1-8b", "bf16", "h100", 2.0, 1e4, places=64)
+    assert within.ttft_s is not None
+    assert beyond.ttft_s is None
+    assert beyond.running == pytest.approx(64)
+
+
+def test_an_open_loop_that_keeps_a_batch_is_as_a_closed_one_of_it() -> None:
+    closed = predict(
+        facts.model("llama-3.1-8b"), facts.hardware("h100"), facts.workload(), facts.engine_config("bf16"),
+        OperatingPoint(concurrency=64),
+    )  # fmt: skip
+    assert isinstance(closed, Prediction)
+    (found,) = open_loop("llama-3.1-8b", "bf16", "h100", closed.output_tokens_per_s / (1024 * 0.9))
+    assert found.running == pytest.approx(64, rel=0.01)
+    assert found.tpot_s == pytest.approx(closed.tpot_s, rel=0.01)
+    assert found.power_w == pytest.approx(closed.power_w, rel=0.01)
+
+
+def test_the_loads_of_a_ladder_are_as_each_alone() -> None:
+    case = (facts.model("gpt-oss-120b"), facts.hardware("b200"), facts.workload(), facts.engine_config("fp4"))
+    points = [OperatingPoint(concurrency=n) for n in (1, 7, 64, 5000)]
+    together = predict_loads(*case, points)
+    assert together == [predict(*case, point) for point in points]
+
+
+def test_a_cap_and_a_clock_are_those_of_the_hardware() -> None:
+    model, load, config = facts.model("llama-3.1-8b"), facts.workload(), facts.engine_config("bf16")
+
+    def at(power_cap_w: float | None = None, sm_clock_share: float = 1.0) -> Prediction:
+        gpu = dataclasses.replace(facts.hardware("h100"), power_cap_w=power_cap_w, sm_clock_share=sm_clock_share)
+        found = predict(model, gpu, load, config, OperatingPoint(concurrency=64))
+        assert isinstance(found, Prediction)
+        return found
+
+    free, capped, slow = at(), at(power_cap_w=400.0), at(sm_clock_share=0.5)
+    assert capped.power_w == pytest.approx(400, rel=0.001)
+    assert free.output_tokens_per_s > capped.output_tokens_per_s > 0.8 * free.output_tokens_per_s
+    assert capped.output_tokens_per_joule > free.output_tokens_per_joule
+    assert slow.power_w < free.power_w
+    assert at(power_cap_w=700.0) == free

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.engine_config import Batching
 from pipeline.roofline.calibration import CONSTANTS, SHIPPED, Calibration
 from pipeline.roofline.lengths import MeanLengths
-from pipeline.roofline.step import Step, step
+from pipeline.roofline.step import MIN_CLOCK_SHARE, Step, capped_step, step
 from pipeline.roofline.work import Work, stack, work
 from tests.roofline import facts
 
@@ -131,3 +131,31 @@ def test_a_share_of_one_more_efficient_part_never_slows() -> None:
     found = work(model, gpu, config, MeanLengths.equal(1000, 1000), 64)
     better = dataclasses.replace(SHIPPED, expert_share=0.95)
     assert float(step(found, better).time_s) < float(step(found, SHIPPED).time_s)
+
+
+@given(
+    st.sampled_from(facts.RUNNABLE), st.floats(1, 1024), st.floats(MIN_CLOCK_SHARE, 1), st.floats(MIN_CLOCK_SHARE, 1)
+)
+def test_a_lower_clock_is_never_faster_and_never_draws_more(
+    case: tuple[str, str, str], running: float, one: float, other: float
+) -> None:
+    model, gpu, config = facts.model(case[0]), facts.hardware(case[2]), facts.engine_config(case[1], 2)
+    todo = work(model, gpu, config, MeanLengths.equal(1000, 1000), running)
+    low, high = (step(todo, SHIPPED, clock) for clock in sorted((one, other)))
+    assert low.time_s >= high.time_s * (1 - 1e-9)
+    assert low.power_w <= high.power_w * (1 + 1e-9)
+
+
+@given(st.sampled_from(facts.RUNNABLE), st.floats(1, 1024), st.floats(0.3, 1))
+def test_a_cap_is_kept_wherever_the_lowest_clock_can(case: tuple[str, str, str], running: float, share: float) -> None:
+    model, gpu, config = facts.model(case[0]), facts.hardware(case[2]), facts.engine_config(case[1], 2)
+    assert gpu.board_power_w is not None
+    todo = work(model, gpu, config, MeanLengths.equal(1000, 1000), running)
+    cap_w = share * gpu.board_power_w
+    capped, lowest, free = capped_step(todo, SHIPPED, cap_w), step(todo, SHIPPED, MIN_CLOCK_SHARE), step(todo, SHIPPED)
+    if free.power_w <= cap_w:
+        assert (capped.time_s, capped.power_w) == (free.time_s, free.power_w)
+    elif lowest.power_w <= cap_w:
+        assert capped.power_w == pytest.approx(cap_w, rel=1e-3)
+    else:
+        assert capped.power_w == pytest.approx(lowest.power_w)
