@@ -1,7 +1,8 @@
 """`make bench-model`: how far the roofline is from published measurements, by GPU and model; JSON last.
 
 The file's columns are those of ML.ENERGY's leaderboard as in bench/data/mlenergy_v3.csv. Left out, and counted: models
-without facts in conf/model (Mamba hybrids have none), formats without a checkpoint there, batches that do not fit, and
+without facts in conf/model (Mamba hybrids have none), GPUs without facts in conf/hardware, formats without a
+checkpoint, values that are no positive numbers, batches that cannot fit, and
 series that the host holds back: on one GPU, their smallest batch takes over HOST_BOUND times what memory would need
 and draws under HOST_BOUND_POWER of the limit, so neither memory, arithmetic nor another device is what it waits for.
 """
@@ -30,6 +31,7 @@ from pipeline.errors import ConfigError
 from pipeline.roofline.calibration import CONSTANTS, SHIPPED
 from pipeline.roofline.fit import Array, Mask, Measured, errors_without_own, fit, summary
 from pipeline.roofline.lengths import MeanLengths
+from pipeline.roofline.memory import attention_ranks, kv_bytes, kv_pool_bytes
 from pipeline.roofline.predict import predict_loads
 from pipeline.roofline.work import Work, stack, work
 from pipeline.study import Hardware, Model
@@ -46,6 +48,12 @@ COLUMNS = (
     "median_itl_ms", "output_tokens_per_s", "avg_power_w_total", "j_per_output_token",
 )  # fmt: skip
 """What of the file is used."""
+
+MEASURED = ("avg_batch_size", "avg_output_len", "output_tokens_per_s", "avg_power_w_total", "j_per_output_token")
+
+MAX_OVER_ROOM = 3.0
+"""Batch / what the memory model holds at mean context, beyond which a row is wrong. Published rows reach 2.2: their
+requests end early, and what is reserved beside the cache is estimated."""
 
 PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8", "mxfp4": "fp4", "nvfp4": "fp4"}
 HOST_BOUND, HOST_BOUND_POWER = 4.0, 0.45
@@ -115,21 +123,25 @@ def read_points(file: Path) -> Points:
 
 
 def _work(row: pd.Series) -> Work:
-    model, precision = model_facts(row["conf"]), PRECISIONS.get(row["weight_precision"], row["weight_precision"])
+    model, gpu = model_facts(row["conf"]), str(row["gpu"]).lower()
     if model is None:
         raise ConfigError(f"{row['model']}: no facts in conf/model/{row['conf']}.yaml")
+    if not (ROOT / "conf" / "hardware" / f"{gpu}.yaml").is_file():
+        raise ConfigError(f"{row['gpu']}: no facts in conf/hardware/{gpu}.yaml")
+    if bad := [name for name in MEASURED if not 0 < row[name] < float("inf")]:
+        raise ConfigError(f"{bad[0]} is no positive number")
+    hardware = facts(Hardware, "hardware", gpu)
     config = EngineConfig(
         engine="vllm",
-        precision=Precision(weights=precision),
+        precision=Precision(weights=PRECISIONS.get(row["weight_precision"], row["weight_precision"])),
         parallelism=Parallelism(tp=int(row["num_gpus"]), attention_dp=row["dp"] > 1),
     )
-    return work(
-        model,
-        facts(Hardware, "hardware", row["gpu"].lower()),
-        config,
-        MeanLengths.equal(row["isl_tokens"], row["avg_output_len"]),
-        row["avg_batch_size"],
-    )
+    lengths = MeanLengths.equal(row["isl_tokens"], row["avg_output_len"])
+    found = work(model, hardware, config, lengths, row["avg_batch_size"])
+    room = kv_pool_bytes(model, hardware, config) / kv_bytes(model, config, lengths.context_tokens)
+    if row["avg_batch_size"] > MAX_OVER_ROOM * room * attention_ranks(config):
+        raise ConfigError(f"{row['conf']} on {row['num_gpus']} x {row['gpu']}: the batch cannot fit their memory")
+    return found
 
 
 def _host_bound(rows: pd.DataFrame, measured: Measured) -> Mask:
@@ -157,53 +169,63 @@ def _shapes(name: str) -> str:
     return f"{model.num_layers}x{model.hidden_size}x{model.num_experts}" if model else name
 
 
-def leave_one_model_out(points: Points) -> dict[str, Array]:
-    """Log errors of every model by constants that never saw it, nor another of the same shapes."""
-    return errors_without_own(points.measured, points.rows["conf"].map(_shapes).tolist())
+def leave_one_model_out(points: Points) -> dict[str, Array] | None:
+    """Log errors of every model by constants that never saw it, nor another of the same shapes; None of one alone."""
+    shapes = points.rows["conf"].map(_shapes).tolist()
+    return errors_without_own(points.measured, shapes) if len(set(shapes)) > 1 else None
 
 
-def order(points: Points, errors: dict[str, Array]) -> dict[str, float]:
-    """Rank correlation of J/token within a model and GPU (median over them), and the share of pairs ordered right."""
+def order(points: Points, errors: dict[str, Array]) -> dict[str, float | None]:
+    """Rank correlation of J/token within a model and GPU (median over them), and the share of pairs ordered right.
+
+    None where there are too few points to tell.
+    """
     measured = np.log(points.rows["j_per_output_token"].to_numpy(float))
     modelled = measured + errors["j_per_token"]
     correlations, num_right, num_pairs = [], 0, 0
     for _, group in points.rows.groupby(["conf", "gpu"]):
         m, p = measured[group.index], modelled[group.index]
-        if len(m) > 2:
+        if len(m) > 2 and np.ptp(m) > 0:
             correlations.append(float(spearmanr(m, p).statistic))
         upper = np.triu_indices(len(m), 1)
         num_pairs += len(upper[0])
         num_right += int(((m[:, None] - m)[upper] * (p[:, None] - p)[upper] > 0).sum())
     return {
-        "rank_correlation_median": round(float(np.median(correlations)), 4),
-        "rank_correlation_min": round(min(correlations), 4),
-        "pairs_ordered_right": round(num_right / num_pairs, 4),
+        "rank_correlation_median": round(float(np.median(correlations)), 4) if correlations else None,
+        "rank_correlation_min": round(min(correlations), 4) if correlations else None,
+        "pairs_ordered_right": round(num_right / num_pairs, 4) if num_pairs else None,
     }
 
 
-def floor(points: Points) -> dict[str, float]:
+def floor(points: Points) -> dict[str, float] | None:
     """What no smooth model can beat: a point against the line through its two neighbours in log batch, log J/token.
 
     The line's own ends are as noisy as the point: of equal noise the point's share is sqrt(2/3) of the difference.
+    None where no series has three points.
     """
     differences = []
     for _, group in series(points.rows):
         inner = group.sort_values("avg_batch_size")
         x, y = np.log(inner["avg_batch_size"].to_numpy(float)), np.log(inner["j_per_output_token"].to_numpy(float))
         differences += [abs(y[n] - np.interp(x[n], x[[n - 1, n + 1]], y[[n - 1, n + 1]])) for n in range(1, len(x) - 1)]
+    if not differences:
+        return None
     scaled = np.expm1(np.array(differences) * np.sqrt(2 / 3))
     return {"median": round(float(np.median(scaled)), 4), "p90": round(float(np.quantile(scaled, 0.9)), 4)}
 
 
-def show(console: Console, points: Points, inside: dict[str, Array], outside: dict[str, Array]) -> None:
+def show(console: Console, points: Points, inside: dict[str, Array], outside: dict[str, Array] | None) -> None:
     headings = (f"{quantity} {which}" for quantity in ("tok/s", "W", "J/tok") for which in ("in", "out"))
     table = Table("GPU", "model", "n", *headings, box=None, padding=(0, 1))
     table.columns[1].no_wrap = True
     table.caption = "median |error|, %; in: these constants, out: fitted without this model"
     for (gpu, name), group in points.rows.groupby(["gpu", "conf"]):
-        both = [summary({key: values[group.index] for key, values in errors.items()}) for errors in (inside, outside)]
+        both = [
+            errors and summary({key: values[group.index] for key, values in errors.items()})
+            for errors in (inside, outside)
+        ]
         cells: Iterable[str] = (
-            f"{100 * getattr(errors, quantity).median:.1f}" for quantity in inside for errors in both
+            f"{100 * getattr(errors, quantity).median:.1f}" if errors else "-" for quantity in inside for errors in both
         )
         table.add_row(str(gpu), str(name), str(len(group)), *cells)
     console.print(table)
@@ -254,7 +276,7 @@ def main() -> None:
         "num_points": len(points.rows),
         "num_left_out": sum(points.left_out.values()),
         "in_sample": asdict(summary(inside)) | order(points, inside),
-        "leave_one_model_out": asdict(summary(outside)) | order(points, outside),
+        "leave_one_model_out": outside and asdict(summary(outside)) | order(points, outside),
         "floor_j_per_token": floor(points),
         "points_per_s": points_per_s(),
     }

@@ -114,7 +114,7 @@ def rules_block() -> str:
 def model_errors() -> tuple[Points, dict[str, Array], dict[str, Array]]:
     """The published points, and the modelled errors with the shipped constants and without each model."""
     points = read_points(POINTS)
-    return points, points.measured.errors(SHIPPED), leave_one_model_out(points)
+    return points, points.measured.errors(SHIPPED), leave_one_model_out(points) or {}
 
 
 def by_quantity(errors: Errors) -> tuple[Error, Error, Error]:
@@ -129,10 +129,9 @@ def accuracy_block() -> str:
     for name, errors in (("these constants", inside), ("without the model's own points", outside)):
         cells = [f"{100 * e.median:.0f} %, {100 * e.p90:.0f} %" for e in by_quantity(summary(errors))]
         ranks = order(points, errors)
-        lines.append([
-            name, *cells, f"{ranks['rank_correlation_median']:.2f}", f"{100 * ranks['pairs_ordered_right']:.0f} %",
-        ])  # fmt: skip
-    noise = floor(points)
+        right = 100 * (ranks["pairs_ordered_right"] or 0.0)
+        lines.append([name, *cells, f"{ranks['rank_correlation_median']:.2f}", f"{right:.0f} %"])
+    noise = floor(points) or {}
     lines.append(
         ["neighbouring batches imply", "", "", f"{100 * noise['median']:.0f} %, {100 * noise['p90']:.0f} %", "", ""]
     )
