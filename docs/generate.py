@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import fmean
 
 from bench.model import POINTS, Points, floor, leave_one_model_out, order, read_points
+from pipeline.calibrate import calibrate, errors_of_others
+from pipeline.calibrate import usable as usable_points
 from pipeline.cli.repeatability import LEVELS, case_results, percent, weights_results
 from pipeline.cli.table import label, number, seconds, shared_text
 from pipeline.columns import markdown_table
@@ -37,6 +39,9 @@ AGREEMENT = "h100-repeat-llama-3.1-8b-"
 COLD, WARM = "h100-drift-gpt-oss-20b-cold-3a4bf3b5", "h100-repeat-gpt-oss-20b-3a4bf3b5"
 """One machine, one after the other: a start with an empty kernel cache, and starts after it."""
 
+OWN = ("h100", "h200")
+"""GPUs that this project has measured itself; their studies are named after them."""
+
 REFERENCE = {
     ("llama-3.1-8b", "bf16", 64): (5147.0, 610.0),
     ("gpt-oss-120b", "fp4", 32): (1745.0, 656.0),
@@ -57,7 +62,9 @@ def generated() -> dict[Path, str]:
         "weights": weights_block(),
         "drift": drift_block(),
     }
-    model = {"accuracy": accuracy_block(), "models": models_block(), "constants": constants_block()}
+    model = {
+        "accuracy": accuracy_block(), "models": models_block(), "own": own_block(), "constants": constants_block()
+    }  # fmt: skip
     return {
         REPO / "docs" / "model.md": filled("docs/model.md", model),
         REPO / "README.md": filled("README.md", readme),
@@ -149,6 +156,31 @@ def models_block() -> str:
         medians = [*(error.median for error in by_quantity(own)), others.j_per_token.median]
         lines.append([str(gpu), str(name), str(len(group)), *(f"{100 * median:.0f} %" for median in medians)])
     return table(lines, num_left=2)
+
+
+def own_block() -> str:
+    """How far the model is from the rows measured by this project, by GPU, with constants from where."""
+    names = {hardware: [name for name in STORE.studies() if name.startswith(f"{hardware}-")] for hardware in OWN}
+    found = {
+        hardware: usable_points(
+            [row for name in names[hardware] for row in STORE.rows(name)],
+            {name: stored_study(STORE, name) for name in names[hardware]},
+        )
+        for hardware in OWN
+    }
+    lines = [["rows of", "points", "constants", "tok/s", "W", "J/token"]]
+    for hardware, points in found.items():
+        others, left_out = errors_of_others(points, SHIPPED)
+        sources = {"shipped": points.measured.errors(SHIPPED)}
+        for other in OWN:
+            if other != hardware:
+                sources[f"fitted to the {other.upper()} rows"] = points.measured.errors(calibrate(found[other]))
+        sources |= {f"fitted to the other {left_out}s' rows": others} if others else {}
+        sources["fitted to these rows"] = points.measured.errors(calibrate(points))
+        for source, errors in sources.items():
+            cells = [f"{100 * e.median:.0f} %, {100 * e.p90:.0f} %" for e in by_quantity(summary(errors))]
+            lines.append([hardware.upper(), str(len(points.rows)), source, *cells])
+    return table(lines, num_left=3)
 
 
 def constants_block() -> str:

@@ -130,6 +130,8 @@ def work(model: Model, hardware: Hardware, config: EngineConfig, lengths: MeanLe
     of_prompts = attended_token_layers(model, lengths.prompt_of_token_tokens)
     prompt_scores = 2 * model.num_heads * model.head_dim * isl_tokens * of_prompts
     tokens = batch + prompts * isl_tokens
+    # Two all-reduces a layer, each a gathering and a scattering; attention ranks gather and scatter for the FFN alone.
+    sent_per_layer = (2 if ranks > 1 else 4) * (layout.tp - 1) / layout.tp
     return Work(
         batch=batch,
         prompts=prompts,
@@ -142,14 +144,14 @@ def work(model: Model, hardware: Hardware, config: EngineConfig, lengths: MeanLe
         expert_prefill_flops=prompts * isl_tokens * 2 * count.experts * routed / devices,
         num_layers=model.num_layers / pp,
         num_fp8_expert_layers=num_expert_layers / pp if weights_format == "fp8_block" else 0.0,
-        num_exchanges=2 * model.num_layers / pp if layout.tp > 1 else 0.0,
-        exchange_bytes=4 * (layout.tp - 1) / layout.tp * tokens * model.hidden_size * 2 * model.num_layers / pp,
+        num_exchanges=(2 * model.num_layers / pp if layout.tp > 1 else 0.0) + (pp > 1),
+        exchange_bytes=tokens * model.hidden_size * 2 * (sent_per_layer * model.num_layers / pp + (pp > 1)),
         num_stages=float(pp),
         is_divided_by_rank=float(ranks > 1 and config.engine == "vllm"),
         is_hopper=float(hardware.arch == "hopper"),
         bandwidth_bytes_per_s=published(hardware, "memory_bandwidth_bytes_per_s"),
         rate_flops_per_s=compute_rate_flops_per_s(model, hardware, config),
-        link_bytes_per_s=published(hardware, "link_bandwidth_bytes_per_s") if layout.tp > 1 else 1.0,
+        link_bytes_per_s=published(hardware, "link_bandwidth_bytes_per_s") if devices > 1 else 1.0,
         idle_w=published(hardware, "idle_power_w"),
         limit_w=published(hardware, "board_power_w"),
     )
