@@ -39,7 +39,7 @@ AGREEMENT = "h100-repeat-llama-3.1-8b-"
 COLD, WARM = "h100-drift-gpt-oss-20b-cold-3a4bf3b5", "h100-repeat-gpt-oss-20b-3a4bf3b5"
 """One machine, one after the other: a start with an empty kernel cache, and starts after it."""
 
-OWN = ("h100", "h200")
+OWN = ("h100",)
 """GPUs that this project has measured itself; their studies are named after them."""
 
 REFERENCE = {
@@ -160,14 +160,11 @@ def models_block() -> str:
 
 def own_block() -> str:
     """How far the model is from the rows measured by this project, by GPU, with constants from where."""
-    names = {hardware: [name for name in STORE.studies() if name.startswith(f"{hardware}-")] for hardware in OWN}
-    found = {
-        hardware: usable_points(
-            [row for name in names[hardware] for row in STORE.rows(name)],
-            {name: stored_study(STORE, name) for name in names[hardware]},
-        )
-        for hardware in OWN
-    }
+    found = {}
+    for hardware in OWN:
+        names = [name for name in STORE.studies() if name.startswith(f"{hardware}-")]
+        rows = [row for name in names for row in STORE.rows(name)]
+        found[hardware] = usable_points(rows, {name: stored_study(STORE, name) for name in names})
     lines = [["rows of", "points", "constants", "tok/s", "W", "J/token"]]
     for hardware, points in found.items():
         others, left_out = errors_of_others(points, SHIPPED)
