@@ -127,9 +127,11 @@ def _title(rows: Sequence[Row], slo: Slo, recipes: Collection[str]) -> str:
     counts = "/".join(str(count) for count in sorted({max(1, row.num_gpus) for row in rows}))
     device = f"{counts} x {first.gpu_name}" if first.gpu_name else first.hardware
     version = "".join(f" {name}" for name in sorted({row.engine_version for row in rows if row.engine_version}))
+    error = first.output_tokens_per_joule_rel_error
+    band = "" if error is None else f" (tok/J within {100 * error:.0f} % in nine cases of ten)"
     return (
         f"{first.model} on {device}, {first.engine}{version}, {first.workload}, slo={slo.name}, plan={first.plan}; "
-        f"origin={first.origin}, evidence={first.evidence}, boundary={first.boundary}, weights={first.weights}; "
+        f"origin={first.origin}, evidence={first.evidence}{band}, boundary={first.boundary}, weights={first.weights}; "
         f"{shared_text(_compared(rows, recipes))}"
     )
 
