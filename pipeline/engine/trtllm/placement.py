@@ -34,6 +34,11 @@ class PlacedServer:
         return f"{self.kind}-{self.number}"
 
 
+def node_placeholder(node: int) -> str:
+    """What stands for a machine's name until the job knows it; no hostname has underscores, so none is taken for it."""
+    return f"__node{node}__"
+
+
 def placed(deployment: Deployment, hardware: Hardware, first_port: int) -> list[PlacedServer]:
     """Every server with GPUs of its own, context servers first.
 

@@ -304,6 +304,20 @@ def test_over_several_machines_each_server_is_a_step_on_its_own(tmp_path: Path) 
     assert f"{tmp_path}/engine/disagg.filled.yaml" in found["0"]
 
 
+def test_machines_that_are_called_like_others_numbers_are_told_apart(tmp_path: Path) -> None:
+    asked = study("disaggregation.num_context_servers=6", "disaggregation.context.parallelism.tp=4",
+                  "disaggregation.generation.parallelism.tp=4", hardware="gb200_nvl72")  # fmt: skip
+    names = [f"node{number}" for number in range(1, 8)]
+    script = written(tmp_path / "engine", asked)
+    programs = install(tmp_path / "bin", "srun", "scontrol")
+    (programs / "scontrol").write_text("#!/bin/sh\nprintf '%s\\n' " + " ".join(names) + "\n")
+    env = environment(programs, tmp_path / "noted", MODEL="/models/x", SLURM_JOB_NODELIST="node[1-7]")
+    run(script, {**env, "ENDS": "disaggregated", "NUM_PROGRAMS": "8", "STAYS": "yes"})
+    filled = Orchestrator.model_validate(yaml.safe_load((tmp_path / "engine" / "disagg.filled.yaml").read_text()))
+    urls = [*filled.context_servers.urls, *filled.generation_servers.urls]
+    assert sorted(url.partition(":")[0] for url in urls) == names
+
+
 def test_outside_an_allocation_it_says_which_one_it_needs(tmp_path: Path) -> None:
     asked = study("disaggregation.generation.parallelism.tp=8", hardware="gb200_nvl72")
     script = written(tmp_path / "engine", asked)
