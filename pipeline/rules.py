@@ -45,7 +45,7 @@ def _devices(config: EngineConfig, study: Study) -> str | None:
 
 def _shards(config: EngineConfig, study: Study) -> str | None:
     model, layout = study.model, config.parallelism
-    if model.num_heads % layout.tp:
+    if model.num_heads % layout.tp and not layout.attention_dp:  # under attention DP each rank has all heads
         return f"parallelism.tp={layout.tp} does not divide the {model.num_heads} attention heads"
     if layout.pp > model.num_layers:
         return f"parallelism.pp={layout.pp} exceeds the {model.num_layers} layers"
@@ -91,7 +91,10 @@ def _scheduler(config: EngineConfig, study: Study) -> str | None:
             f"may need {longest_tokens} tokens in one step"
         )
     if max_batch_size is not None and max_batch_size > limit_tokens:
-        return "batching.max_batch_size exceeds max_num_tokens: a decode step could not hold the batch"
+        return (
+            f"batching.max_batch_size={max_batch_size} exceeds batching.max_num_tokens={limit_tokens}: a decode step "
+            "could not hold the batch; lower the one or raise the other"
+        )
     return None
 
 

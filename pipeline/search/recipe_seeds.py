@@ -85,9 +85,9 @@ def _config(recipe: Recipe, study: Study, refusal: Refusal) -> tuple[EngineConfi
     unbounded = dataclasses.replace(study.slo, ttft_p99_s=None, tpot_p99_s=None)
     try:
         config = engine_config(recipe, study)
+        reason = why_infeasible(config, dataclasses.replace(study, slo=unbounded)) or refusal(config)
     except ConfigError as error:
         return None, str(error).removeprefix(f"{recipe.name}: ")
-    reason = why_infeasible(config, dataclasses.replace(study, slo=unbounded)) or refusal(config)
     return (config, "") if reason is None else (None, reason)
 
 

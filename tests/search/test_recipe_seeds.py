@@ -81,6 +81,22 @@ def test_a_recipe_that_breaks_a_rule_is_not_tried_and_the_rule_is_named(tmp_path
     assert note.startswith("recipes not tried: database/a: parallelism.ep=3 does not divide tp=8")
 
 
+def test_a_recipe_that_no_rule_can_judge_is_a_line_and_does_not_stop_the_others(tmp_path: Path) -> None:
+    rows = [database_row(config_path=f"examples/configs/database/{n}.yaml") for n in "ab"]
+    folder = make_folder(tmp_path, rows)
+    path = folder / "database/a.yaml"
+    path.write_text(path.read_text() + "\nkv_cache_config: {dtype: int2}\n")
+
+    def refuse(config: EngineConfig) -> str | None:
+        if config.precision.kv_cache == "int2":
+            raise ConfigError("precision.kv_cache=int2: unknown; allowed: auto, fp8")
+        return None
+
+    seeds = recipe_seeds(study(folder), refuse)
+    assert names(seeds) == ["b.yaml"]
+    assert "recipes not tried: database/a: precision.kv_cache=int2" in seeds.notes[-1]
+
+
 def test_recipes_that_the_engine_refuses_for_one_reason_share_a_line(tmp_path: Path) -> None:
     rows = [database_row(config_path=f"examples/configs/database/{n}.yaml") for n in "ab"]
     seeds = recipe_seeds(study(make_folder(tmp_path, rows)), lambda _: "this engine is picky")
