@@ -24,6 +24,9 @@ AXES = {
 }
 """Conf groups whose keys are axes; `engine.knobs` is one too, with the engine's own names."""
 
+ON_GPUS = frozenset({"trtllm", "vllm"})
+"""Engines that this project runs on GPUs only; a server of either kind that somebody else started is `attached`."""
+
 _STUDY_GROUPS = ("model", "hardware", "workload", "slo", "plan", "search")
 
 
@@ -87,6 +90,11 @@ def _check_together(study: Study) -> None:
         )
     if study.rig == "served" and study.weights == "none":
         raise ConfigError("weights=none: a server needs weights; allowed: checkpoint, random")
+    if study.rig == "served" and study.engine.name in ON_GPUS and study.hardware.kind == "cpu":
+        raise ConfigError(
+            f"hardware={study.hardware.name}: engine={study.engine.name} runs on GPUs, whose energy would be left out; "
+            "leave hardware out on the machine that has them, or name theirs"
+        )
     if plan.warmup_max_s < plan.warmup_s:
         raise ConfigError(f"plan.warmup_max_s={plan.warmup_max_s:g}: below plan.warmup_s={plan.warmup_s:g}; raise it")
     if study.rig == "modelled" and study.workload.arrival != "closed":

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipeline.compose import compose_conf, conf_dir, groups, nearest
-from pipeline.config import AXES, held, load_study, read_engine_config
+from pipeline.config import AXES, ON_GPUS, held, load_study, read_engine_config
 from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.study import Study
@@ -34,6 +34,7 @@ def test_every_choice_of_every_group_composes(turn: int) -> None:
     """Each turn takes the next choice of every group, so that all of them are seen."""
     chosen = {group: choices[turn % len(choices)] for group, choices in CHOICES.items()}
     chosen |= {"engine": "trtllm"} if chosen["space"] == "full" else {}
+    chosen |= {"hardware": "h100"} if chosen["engine"] in ON_GPUS and chosen["hardware"] == "cpu" else {}
     study = load_study([f"{group}={choice}" for group, choice in chosen.items()])
     assert study.model.name == chosen["model"]
     assert study.hardware.name == chosen["hardware"]
@@ -86,6 +87,16 @@ def test_axes_are_lists_single_values_or_not_set() -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes(name: str) -> None:
     assert load_study([f"experiment={name}"]).id != make_study().id
+
+
+@pytest.mark.parametrize("engine", sorted(ON_GPUS))
+def test_an_engine_of_gpus_is_not_served_with_a_processors_watts(engine: str) -> None:
+    asked = ["model=llama-3.1-8b", f"engine={engine}", "precision=bf16"]
+    message = one_line([*asked, "hardware=cpu"])
+    assert message.startswith(f"hardware=cpu: engine={engine} runs on GPUs")
+    assert "leave hardware out" in message
+    assert load_study([*asked, "hardware=h100"]).engine.name == engine
+    assert load_study(["hardware=cpu", "engine=attached"]).hardware.name == "cpu"
 
 
 def test_an_experiment_sets_several_groups_and_the_user_still_wins() -> None:
