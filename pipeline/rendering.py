@@ -60,8 +60,9 @@ def of_config(config: EngineConfig, proposed_by: str, study: Study, engine: Engi
         nodes = num_nodes(config.parallelism.num_gpus, study.hardware)
     host, port = study.engine.host, study.engine.port or DEFAULT_PORT
     declared = [f"{key}={_text(value)}" for key, value in config.requested().items() if "knobs" not in key]
-    measure = _measure(study, config.parallelism.num_gpus, f"http://{host}:{port}", declared) if nodes == 1 else None
-    meta = _meta(study, engine, config, rendered, nodes, config.parallelism.num_gpus)
+    num_gpus = config.parallelism.num_gpus
+    measure = _measure(study, num_gpus, f"http://{host}:{port}", rendered, declared) if nodes == 1 else None
+    meta = _meta(study, engine, config, rendered, nodes, num_gpus)
     meta |= {
         "config_hash": config.config_hash,
         "config": config.requested(),
@@ -87,9 +88,8 @@ def of_deployment(deployment: Deployment, study: Study, engine: Engine) -> Rende
     rendered, nodes = render_deployment(deployment, study), num_machines(deployment, study)
     config = deployment.context
     url = f"http://{study.engine.host}:{study.engine.port or DEFAULT_PORT}"
-    # It answers for many servers, whose configs one row cannot declare: the study's name says which deployment it was.
-    names = [f"study=split-{deployment.config_hash}", f"engine.served_model={study.model.name}"]
-    declared = [f"precision.weights={config.precision.weights}", *names]
+    # It answers for many servers, whose configs one row cannot declare.
+    declared = [f"precision.weights={config.precision.weights}", f"engine.served_model={study.model.name}"]
     meta = _meta(study, engine, config, rendered, nodes, deployment.num_gpus)
     meta["notes"] += ["Energy counts the GPUs of every server."]
     meta |= {
@@ -97,7 +97,7 @@ def of_deployment(deployment: Deployment, study: Study, engine: Engine) -> Rende
         "config": deployment.requested(),
         "proposed_by": "axes",
         "modelled_output_tokens_per_joule": None,
-        "measure": _measure(study, deployment.num_gpus, url, declared) if nodes == 1 else None,
+        "measure": _measure(study, deployment.num_gpus, url, rendered, declared) if nodes == 1 else None,
     }
     values = _values(deployment.generation, study, engine)
     requested = canonical_json(deployment.requested())
@@ -166,11 +166,15 @@ def _meta(
     }
 
 
-def _measure(study: Study, num_gpus: int, url: str, declared: Sequence[str]) -> str:
-    """The command that measures it once it runs, on GPUs that the user may have to number otherwise."""
+def _measure(study: Study, num_gpus: int, url: str, rendered: Rendered, declared: Sequence[str]) -> str:
+    """The command that measures it once it runs, on GPUs that the user may have to number otherwise.
+
+    Knobs are not declared one by one; `rendered` stands for all of them, and makes its rows a case of their own.
+    """
     gpus = ",".join(map(str, range(num_gpus)))
+    own = [f"num_gpus={num_gpus}", f"rendered={rendered.rendered_hash}", f"study=render-{rendered.rendered_hash}"]
     fixed = [f"model={study.model.name}", f"hardware={study.hardware.name}", f"workload={study.workload.name}"]
-    return " ".join(["tpw measure", f"url={url}", f"gpus={gpus}", *fixed, *declared])
+    return " ".join(["tpw measure", f"url={url}", f"gpus={gpus}", *own, *fixed, *declared])
 
 
 def _values(config: EngineConfig, study: Study, engine: Engine) -> dict[str, str]:

@@ -9,9 +9,12 @@ import yaml
 
 from pipeline.cli.measure import attached
 from pipeline.cli.render import study_to_render
+from pipeline.engine.catalog import find_engine
 from pipeline.engine.trtllm.manifest import find_manifest
 from pipeline.engine.trtllm.versions import NEWEST
+from pipeline.errors import ConfigError
 from pipeline.render import renderings
+from pipeline.repeat import only_config
 from tests.cli.command import Said, tpw
 from tests.engine.trtllm.hand_run import assert_is_bash, calls, environment, install, run
 
@@ -188,6 +191,26 @@ def test_the_command_that_measures_it_is_a_study(words: tuple[str, ...]) -> None
     assert (tool, command) == ("tpw", "measure")
     study = attached(rest).study
     assert (study.model.name, len(study.engine.gpus)) == ("gpt-oss-120b", one.meta["hardware"]["num_gpus"])
+
+
+def test_no_two_folders_are_measured_as_one_case() -> None:
+    """Though they differ in what the command does not declare: a knob, or being split into servers."""
+    knobs = [*B200, "parallelism.tp=2", "batching.max_batch_size=64", "engine.knobs.num_postprocess_workers=[null,4]"]
+    found = [*renderings(study_to_render(knobs), 9).chosen, *renderings(study_to_render(SPLIT), 9).chosen]
+    studies = [attached(shlex.split(one.meta["measure"])[2:]).study for one in found]
+    configs = [only_config(study) for study in studies]
+    assert [config.knobs["rendered"] for config in configs] == [one.name for one in found]
+    assert len({config.config_hash for config in configs}) == len({study.id for study in studies}) == len(found) >= 4
+    for study in studies:
+        assert find_engine(study).name == "attached"
+
+
+def test_a_deployment_is_not_measured_on_some_of_its_gpus() -> None:
+    words = shlex.split(renderings(study_to_render([*SPLIT, "disaggregation.generation.parallelism.tp=2"]), 1)
+                        .chosen[0].meta["measure"])[2:]  # fmt: skip
+    few = [word.replace("gpus=0,1,2", "gpus=0,1") if word.startswith("gpus=") else word for word in words]
+    with pytest.raises(ConfigError, match=r"gpus=0,1: names 2 GPUs, and the deployment reserves num_gpus=3; name all"):
+        attached(few)
 
 
 @pytest.mark.parametrize("command", ["sweep", "plan", "measure", "repeatability"])
