@@ -230,6 +230,13 @@ def test_split_servers_are_rendered_only(command: str) -> None:
         (["out=x", "model=tiny-llama", "hardware=cpu"], ["hardware=cpu", "is no GPU"]),
         ([*B200, "engine=attached", "out=x"], ["attached"]),
         ([*B200, "out=x", "precision.weights=bf16"], ["gpt-oss-120b has no bf16 weights"]),
+        (
+            [*SPLIT, "out=x", "disaggregation.generation.knobs.stream_intervall=4", "parallelism.tp=1"],
+            [
+                "disaggregation.generation.knobs.stream_intervall: trtllm has no such knob",
+                "did you mean 'stream_interval'?",
+            ],
+        ),
         ([*SPLIT, "out=x", "disaggregation.num_context_servers=9"], ["no feasible deployment", "9 x 1 GPUs"]),
         ([*NVL72, "out=x", "parallelism.tp=8", "parallelism.pp=3", "hardware.num_gpus_per_node=5"], ["multiple of 5"]),
     ],
