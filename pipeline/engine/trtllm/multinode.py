@@ -32,15 +32,19 @@ ENERGY_NOTE = (
     "on one of them leaves the others out."
 )
 
-_NO_SPACES = """case "${HERE}${MODEL}" in
+_NO_SPACES = """case "${MODEL}" in /*) ;; *) MODEL="${PWD}/${MODEL}" ;; esac
+case "${HERE}${MODEL}" in
 *[[:space:]]*) echo "serve.sh: trtllm-llmapi-launch splits arguments at spaces: move ${HERE} or ${MODEL}" >&2; exit 2 ;;
 esac"""
-"""The launcher passes its arguments on unquoted."""
+"""The launcher passes its arguments on unquoted; other machines need the model's whole path."""
 
-_IN_CONTAINER = """container=()
+_IN_CONTAINER = """seen="${MODEL%/}"
+case "${seen}" in */snapshots/*) seen="${seen%/snapshots/*}" ;; esac
+container=()
 if [ -n "${CONTAINER_IMAGE:-}" ]; then
-    container=("--container-image=${CONTAINER_IMAGE}" "--container-mounts=${MODEL}:${MODEL},${HERE}:${HERE}")
+    container=("--container-image=${CONTAINER_IMAGE}" "--container-mounts=${seen}:${seen},${HERE}:${HERE}")
 fi"""
+"""A snapshot in the Hugging Face cache is links into its repository's blobs, so all of the repository is mounted."""
 
 
 def why_not_here(config: EngineConfig, study: Study) -> str | None:

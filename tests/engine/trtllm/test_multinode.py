@@ -95,6 +95,25 @@ def test_a_container_gets_the_model_and_the_folder(tmp_path: Path) -> None:
     assert words[4:6] == ["--container-image=nvcr.io#nvidia/tensorrt-llm/release:1", mounts]
 
 
+def test_a_snapshot_comes_into_the_container_with_its_blobs_and_a_model_from_wherever_it_is_named(
+    tmp_path: Path,
+) -> None:
+    script = written(tmp_path / "engine", 8)
+    repo, here = f"{tmp_path}/hub/models--org--name", str(Path.cwd())
+    for model, found, mount in (
+        (f"{repo}/snapshots/0123", f"{repo}/snapshots/0123", repo),
+        (f"{repo}/snapshots/0123/", f"{repo}/snapshots/0123/", repo),
+        ("models/r1", f"{here}/models/r1", f"{here}/models/r1"),
+    ):
+        env = environment(install(tmp_path / "bin", "srun"), tmp_path / "noted", MODEL=model, CONTAINER_IMAGE="i")
+        assert run(script, env).returncode == 0
+        [(_, _, *words)] = calls(tmp_path / "noted")
+        assert words[5] == f"--container-mounts={mount}:{mount},{tmp_path}/engine:{tmp_path}/engine"
+        assert found in words
+        for path in (tmp_path / "noted").iterdir():
+            path.unlink()
+
+
 def test_an_image_file_is_the_default_container(tmp_path: Path) -> None:
     script = written(tmp_path / "engine", 8, with_engine(NVL72, runtime="enroot", image="/images/trtllm.sqsh"))
     env = environment(install(tmp_path / "bin", "srun"), tmp_path / "noted", MODEL="/models/r1")
