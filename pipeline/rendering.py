@@ -34,6 +34,7 @@ class Rendering:
         meta: What its meta.json says.
         values: Placeholder -> its value on this machine.
         num_nodes: Machines that it is started on.
+        draft_model: Repository or folder of the model that drafts, if one does.
     """
 
     rendered: Rendered
@@ -41,6 +42,7 @@ class Rendering:
     meta: dict[str, Any]
     values: Mapping[str, str]
     num_nodes: int
+    draft_model: str | None = None
 
     @property
     def name(self) -> str:
@@ -76,6 +78,7 @@ def of_config(config: EngineConfig, proposed_by: str, study: Study, engine: Engi
         meta=meta,
         values=_values(config, study, engine),
         num_nodes=nodes,
+        draft_model=_draft_model(config, study),
     )
 
 
@@ -99,9 +102,14 @@ def of_deployment(deployment: Deployment, study: Study, engine: Engine) -> Rende
         "modelled_output_tokens_per_joule": None,
         "measure": _measure(study, deployment.num_gpus, url, rendered, declared) if nodes == 1 else None,
     }
-    values = _values(deployment.generation, study, engine)
-    requested = canonical_json(deployment.requested())
-    return Rendering(rendered=rendered, requested=requested, meta=meta, values=values, num_nodes=nodes)
+    return Rendering(
+        rendered=rendered,
+        requested=canonical_json(deployment.requested()),
+        meta=meta,
+        values=_values(deployment.generation, study, engine),
+        num_nodes=nodes,
+        draft_model=_draft_model(deployment.generation, study),
+    )
 
 
 def write(rendering: Rendering, out: Path) -> Path:
@@ -123,6 +131,8 @@ def write(rendering: Rendering, out: Path) -> Path:
     ]
     revision = f" --revision {meta['model']['revision']}" if meta["model"]["revision"] else ""
     wanted = {"model": f"set it to the folder of {repo}, which `hf download {repo}{revision}` prints"}
+    if (draft := rendering.draft_model) is not None:
+        wanted["draft_model"] = f"set it to the folder of {draft}, which `hf download {draft}` prints"
     write_definition(
         folder,
         rendering.rendered,
@@ -178,19 +188,21 @@ def _measure(study: Study, num_gpus: int, url: str, rendered: Rendered, declared
 
 
 def _values(config: EngineConfig, study: Study, engine: Engine) -> dict[str, str]:
-    """Placeholders that have a value here; without a checkpoint on this machine the model has none."""
+    """Placeholders that have a value here; without their checkpoints on this machine the models have none."""
     values = {
         "host": study.engine.host,
         "port": str(study.engine.port or DEFAULT_PORT),
         "python": study.engine.python,
         **OWN_PLACES,
     }
-    draft = draft_model(config, study) if engine.name == "trtllm" else None
-    values |= {} if draft is None else {"draft_model": draft}
     try:
         return values | engine.places(config, study)
     except (ConfigError, EngineError):
         return values
+
+
+def _draft_model(config: EngineConfig, study: Study) -> str | None:
+    return draft_model(config, study) if study.engine.name == "trtllm" else None
 
 
 def _text(value: object) -> str:

@@ -148,6 +148,33 @@ def test_the_script_asks_for_a_model_that_is_not_here_and_starts_one_that_is_giv
     assert words == ["/my models/x", "--host", "127.0.0.1", "--port", "9000", "--config", f"{folder}/config.yaml"]
 
 
+EAGLE = ("engine.knobs.speculative_config.decoding_type=Eagle3", "engine.knobs.speculative_config.max_draft_len=3")
+
+
+@pytest.mark.parametrize(
+    ("words", "programs"), [(B200, ("trtllm-serve",)), (NVL72, ("srun",)), (SPLIT, ("trtllm-serve",))]
+)
+def test_the_script_asks_for_a_draft_model_that_is_not_here(
+    words: tuple[str, ...], programs: tuple[str, ...], tmp_path: Path
+) -> None:
+    said = rendered(tmp_path / "out", *words, *EAGLE, "count=3")
+    draft = study_to_render(words).model.draft_models["Eagle3"]
+    assert f"{draft} is not on this machine: serve.sh asks for DRAFT_MODEL=DIR" in said.out
+    folder = next(one for one in folders(tmp_path / "out") if draft in (one / "serve.sh").read_text())
+    assert_is_bash(folder / "serve.sh")
+    env = environment(
+        install(tmp_path / "bin", *programs), tmp_path / "noted", MODEL="/models/x", CUDA_VISIBLE_DEVICES="0,1,2,3"
+    )
+    without = run(folder / "serve.sh", env)
+    assert (without.returncode != 0, calls(tmp_path / "noted")) == (True, [])
+    assert f"hf download {draft}" in without.stderr
+    run(folder / "serve.sh", {**env, "DRAFT_MODEL": "/drafts/a&b"})
+    called = [word for call in calls(tmp_path / "noted") for word in call if word.endswith("config.filled.yaml")]
+    assert called
+    for path in called:
+        assert yaml.safe_load(Path(path).read_text())["speculative_config"]["speculative_model"] == "/drafts/a&b"
+
+
 def test_vllm_is_rendered_too(tmp_path: Path) -> None:
     words = ("engine=vllm", "model=llama-3.1-8b", "hardware=h100", "weights=checkpoint", "precision=bf16")
     rendered(tmp_path / "out", *words, "parallelism=single", "batching=default", "count=1")

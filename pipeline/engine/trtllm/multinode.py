@@ -41,8 +41,9 @@ esac"""
 _IN_CONTAINER = """seen="${MODEL%/}"
 case "${seen}" in */snapshots/*) seen="${seen%/snapshots/*}" ;; esac
 container=()
+draft=${DRAFT_MODEL:+",${DRAFT_MODEL}:${DRAFT_MODEL}"}
 if [ -n "${CONTAINER_IMAGE:-}" ]; then
-    container=("--container-image=${CONTAINER_IMAGE}" "--container-mounts=${seen}:${seen},${HERE}:${HERE}")
+    container=("--container-image=${CONTAINER_IMAGE}" "--container-mounts=${seen}:${seen},${HERE}:${HERE}${draft}")
 fi"""
 """A snapshot in the Hugging Face cache is links into its repository's blobs, so all of the repository is mounted."""
 
