@@ -162,6 +162,11 @@ def test_what_does_not_go_together_is_refused(overrides: list[str], part: str) -
     assert part in refusal(study(*overrides))
 
 
+def test_part_of_a_machine_is_enough_where_no_more_may_be_used() -> None:
+    assert num_machines(only(study("hardware.num_gpus=4")), study("hardware.num_gpus=4")) == 1
+    assert "do not fit the 3" in refusal(study("hardware.num_gpus=3"))
+
+
 def test_what_goes_together_is_taken() -> None:
     python = study(
         "disaggregation.schedule_style=generation_first", "disaggregation.cache_transceiver.runtime=PYTHON"

@@ -48,9 +48,15 @@ def with_engine(study: Study, **settings: str) -> Study:
 def test_what_fits_one_machine_is_left_alone() -> None:
     alone = TrtllmEngine().render(config(4), NVL72)
     assert across_nodes(alone, config(4), NVL72) == alone
-    unbounded = make_study("hardware=b200", "study=test").hardware
-    assert unbounded.num_gpus_per_node is None
-    assert num_nodes(8, unbounded) == 1
+    assert num_nodes(8, make_study("hardware=b200", "study=test").hardware) == 1
+    unbounded = dataclasses.replace(NVL72.hardware, num_gpus_per_node=None)
+    assert num_nodes(72, unbounded) == 1
+
+
+@pytest.mark.parametrize("hardware", ["h100", "h200", "b200", "b300"])
+def test_a_machine_of_hgx_has_eight_gpus(hardware: str) -> None:
+    found = make_study(f"hardware={hardware}", "study=test").hardware
+    assert (num_nodes(8, found), num_nodes(16, found)) == (1, 2)
 
 
 def test_srun_starts_a_task_per_gpu_on_whole_machines() -> None:
