@@ -17,15 +17,15 @@ from pipeline.workload import CONCURRENCY_GRID
 
 T = TypeVar("T")
 
+ON_GPUS = frozenset({"trtllm", "vllm"})
+"""Engines that this project runs on GPUs only; a server of either kind that somebody else started is `attached`."""
+
 AXES = {
     "precision": ("weights", "kv_cache"),
     "parallelism": ("tp", "pp", "cp", "ep", "moe_tp", "attention_dp"),
     "batching": ("max_batch_size", "max_num_tokens", "kv_cache_fraction", "chunked_prefill"),
 }
 """Conf groups whose keys are axes; `engine.knobs` is one too, with the engine's own names."""
-
-ON_GPUS = frozenset({"trtllm", "vllm"})
-"""Engines that this project runs on GPUs only; a server of either kind that somebody else started is `attached`."""
 
 _STUDY_GROUPS = ("model", "hardware", "workload", "slo", "plan", "search")
 
