@@ -104,6 +104,16 @@ def test_an_experiment_sets_several_groups_and_the_user_still_wins() -> None:
     assert (study.workload.concurrency, study.search.budget_trials, study.plan.window_s) == ((1, 16), 3, 0.75)
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["INFO", "0", "1e5", "true", "null", "a,b", "[1,2]", "x=y", "it's", "a\\b", "end\\", "q\\'x", "", "/a/b:/c d"],
+)
+def test_a_variable_of_the_environment_is_added_as_the_text_it_is(value: str) -> None:
+    for key in ("engine.env.NCCL_DEBUG", "+engine.env.NCCL_DEBUG"):
+        assert load_study([f"{key}={value}"]).engine.env == {"NCCL_DEBUG": value}
+    assert load_study([f"engine.env.NCCL_DEBUG='{'INFO'}'"]).engine.env == {"NCCL_DEBUG": "INFO"}
+
+
 def test_one_load_is_a_ladder_too() -> None:
     assert load_study(["workload.concurrency=16"]).workload.concurrency == (16,)
 
