@@ -63,10 +63,11 @@ def test_the_recipes_that_match_are_the_seeds_in_their_order() -> None:
     )
 
 
-@pytest.mark.parametrize(("budget", "expected"), [(1, 1), (2, 1), (10, 5), (16, 8), (100, 8)])
+@pytest.mark.parametrize(("budget", "expected"), [(1, 0), (2, 1), (10, 5), (16, 8), (100, 8)])
 def test_half_the_budget_is_left_to_the_search_and_what_is_not_tried_is_said(budget: int, expected: int) -> None:
     everything, seeds = recipe_seeds(study(), takes_all), recipe_seeds(study(budget=budget), takes_all)
     assert seeds.configs == everything.configs[:expected]
+    assert any("tried first" in note for note in seeds.notes) == (expected > 0)
     left = [note for note in seeds.notes if f"over half of search.budget_trials={budget}" in note]
     assert len(left) == (expected < 8)
     for name in names(everything)[expected:]:
