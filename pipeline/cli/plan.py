@@ -9,6 +9,7 @@ from pipeline.cli.host import prepare
 from pipeline.cli.table import config_text
 from pipeline.cli.terminal import terminal
 from pipeline.engine.catalog import find_engine, refusal
+from pipeline.engine.runtime.catalog import find_runtime
 from pipeline.engine.trtllm.multinode import why_not_here
 from pipeline.engine_config import EngineConfig, canonical_json
 from pipeline.precision import formats
@@ -28,6 +29,8 @@ def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choic
     prepared = prepare(overrides or [])
     study = prepared.study
     engine = find_engine(study)
+    if study.rig == "served":
+        find_runtime(study.engine)  # an image that it does not take is refused here too
     here = why_not_here if study.rig == "served" else lambda *_: None
     space = build_space(study, lambda config: refusal(engine, config, study) or here(config, study))
     for note in prepared.notes:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from pipeline.cli.plan import plan
+from pipeline.errors import ConfigError
 
 
 def planned(capsys: pytest.CaptureFixture[str], overrides: Sequence[str]) -> str:
@@ -38,3 +39,8 @@ def test_a_space_that_is_drawn_from_says_so_and_what_a_precision_means(
     said = planned(capsys, ["model=gpt-oss-120b", "rig=modelled", "hardware=b200", "space=full"])
     assert re.search(r"configs: \S+e\+\d+ combinations, too many to list; \d+ feasible ones among", said)
     assert "openai/gpt-oss-120b: mxfp4 weights, mxfp8 activations, bf16 KV cache" in said
+
+
+def test_an_image_that_a_sweep_would_refuse_is_refused_here_too() -> None:
+    with pytest.raises(ConfigError, match=r"engine\.image=trtllm:latest"):
+        plan(["engine.runtime=docker", "engine.image=trtllm:latest"])

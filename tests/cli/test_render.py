@@ -116,7 +116,7 @@ def test_configs_of_the_same_bytes_are_one_folder() -> None:
     found = renderings(study_to_render([*B200, "engine.knobs.stream_interval=[null,1]"]), 99)
     names = [one.name for one in found.chosen]
     assert len(names) == len(set(names)) == 5
-    assert found.num_possible == 8
+    assert found.num_possible == 9  # the baseline, which sets no batching, among them
 
 
 def test_more_than_there_are_is_all_and_says_so(tmp_path: Path) -> None:
@@ -162,9 +162,8 @@ def test_the_script_asks_for_a_draft_model_that_is_not_here(
     assert f"{draft} is not on this machine: serve.sh asks for DRAFT_MODEL=DIR" in said.out
     folder = next(one for one in folders(tmp_path / "out") if draft in (one / "serve.sh").read_text())
     assert_is_bash(folder / "serve.sh")
-    env = environment(
-        install(tmp_path / "bin", *programs), tmp_path / "noted", MODEL="/models/x", CUDA_VISIBLE_DEVICES="0,1,2,3"
-    )
+    machine = {"CUDA_VISIBLE_DEVICES": "0,1,2,3", "SLURM_JOB_NODELIST": "tray-[a-b]"}
+    env = environment(install(tmp_path / "bin", *programs), tmp_path / "noted", MODEL="/models/x", **machine)
     without = run(folder / "serve.sh", env)
     assert (without.returncode != 0, calls(tmp_path / "noted")) == (True, [])
     assert f"hf download {draft}" in without.stderr
@@ -254,6 +253,10 @@ def test_split_servers_are_rendered_only(command: str) -> None:
         ([*B200, "out=x", "count=0"], ["count=0", "from 1 on"]),
         ([*B200, "out=x", "count=many"], ["count=many"]),
         (["out=x", "model=gpt-oss-120b", "hardware=b2000"], ["b2000", "did you mean"]),
+        (
+            [*B200, "out=x", "engine.runtime=docker", "engine.image=trtllm:latest"],
+            ["engine.image=trtllm:latest", "sha256"],
+        ),
         (["out=x", "model=tiny-llama", "hardware=cpu"], ["hardware=cpu", "is no GPU"]),
         ([*B200, "engine=attached", "out=x"], ["attached"]),
         ([*B200, "out=x", "precision.weights=bf16"], ["gpt-oss-120b has no bf16 weights"]),
