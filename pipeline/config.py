@@ -12,13 +12,10 @@ from pipeline.compose import compose_conf, conf_dir, groups, nearest
 from pipeline.engine_config import EngineConfig, Scalar, Value, content_hash
 from pipeline.errors import ConfigError
 from pipeline.lengths import read_lengths
-from pipeline.study import Plan, Study
+from pipeline.study import Plan, Study, check_metered
 from pipeline.workload import CONCURRENCY_GRID
 
 T = TypeVar("T")
-
-ON_GPUS = frozenset({"trtllm", "vllm"})
-"""Engines that this project runs on GPUs only; a server of either kind that somebody else started is `attached`."""
 
 AXES = {
     "precision": ("weights", "kv_cache"),
@@ -90,11 +87,7 @@ def _check_together(study: Study) -> None:
         )
     if study.rig == "served" and study.weights == "none":
         raise ConfigError("weights=none: a server needs weights; allowed: checkpoint, random")
-    if study.rig == "served" and study.engine.name in ON_GPUS and study.hardware.kind == "cpu":
-        raise ConfigError(
-            f"hardware={study.hardware.name}: engine={study.engine.name} runs on GPUs, whose energy would be left out; "
-            "leave hardware out on the machine that has them, or name theirs"
-        )
+    check_metered(study)
     if plan.warmup_max_s < plan.warmup_s:
         raise ConfigError(f"plan.warmup_max_s={plan.warmup_max_s:g}: below plan.warmup_s={plan.warmup_s:g}; raise it")
     if study.rig == "modelled" and study.workload.arrival != "closed":

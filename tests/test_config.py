@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from pipeline.compose import compose_conf, conf_dir, groups, nearest
-from pipeline.config import AXES, ON_GPUS, held, load_study, read_engine_config
+from pipeline.config import AXES, held, load_study, read_engine_config
 from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
-from pipeline.study import Study
+from pipeline.study import ON_GPUS, Study
 from pipeline.workload import OperatingPoint
 from tests.builders import MODELLED, make_study
 
