@@ -152,10 +152,15 @@ EAGLE = ("engine.knobs.speculative_config.decoding_type=Eagle3", "engine.knobs.s
 
 
 @pytest.mark.parametrize(
-    ("words", "programs"), [(B200, ("trtllm-serve",)), (NVL72, ("srun",)), (SPLIT, ("trtllm-serve",))]
+    ("words", "program", "runs"),
+    [
+        (B200, "trtllm-serve", {}),
+        (NVL72, "srun", {}),
+        (SPLIT, "trtllm-serve", {"NUM_PROGRAMS": "3", "STAYS": "yes", "ENDS": "disaggregated"}),
+    ],
 )
 def test_the_script_asks_for_a_draft_model_that_is_not_here(
-    words: tuple[str, ...], programs: tuple[str, ...], tmp_path: Path
+    words: tuple[str, ...], program: str, runs: dict[str, str], tmp_path: Path
 ) -> None:
     said = rendered(tmp_path / "out", *words, *EAGLE, "count=3")
     draft = study_to_render(words).model.draft_models["Eagle3"]
@@ -163,7 +168,7 @@ def test_the_script_asks_for_a_draft_model_that_is_not_here(
     folder = next(one for one in folders(tmp_path / "out") if draft in (one / "serve.sh").read_text())
     assert_is_bash(folder / "serve.sh")
     machine = {"CUDA_VISIBLE_DEVICES": "0,1,2,3", "SLURM_JOB_NODELIST": "tray-[a-b]"}
-    env = environment(install(tmp_path / "bin", *programs), tmp_path / "noted", MODEL="/models/x", **machine)
+    env = environment(install(tmp_path / "bin", program), tmp_path / "noted", MODEL="/models/x", **machine, **runs)
     without = run(folder / "serve.sh", env)
     assert (without.returncode != 0, calls(tmp_path / "noted")) == (True, [])
     assert f"hf download {draft}" in without.stderr
