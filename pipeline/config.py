@@ -13,7 +13,7 @@ from pipeline.engine_config import EngineConfig, Scalar, Value, content_hash
 from pipeline.errors import ConfigError
 from pipeline.held import study_id
 from pipeline.lengths import read_lengths
-from pipeline.study import Plan, Study
+from pipeline.study import Plan, Study, check_metered
 from pipeline.workload import CONCURRENCY_GRID
 
 T = TypeVar("T")
@@ -92,6 +92,7 @@ def _check_together(study: Study) -> None:
         )
     if study.rig == "served" and study.weights == "none":
         raise ConfigError("weights=none: a server needs weights; allowed: checkpoint, random")
+    check_metered(study)
     if plan.warmup_max_s < plan.warmup_s:
         raise ConfigError(f"plan.warmup_max_s={plan.warmup_max_s:g}: below plan.warmup_s={plan.warmup_s:g}; raise it")
     _check_power(study)

@@ -11,7 +11,11 @@ from pydantic.dataclasses import dataclass
 
 from pipeline.disaggregation import Disaggregation
 from pipeline.engine_config import EngineConfig, Value, content_hash
+from pipeline.errors import ConfigError
 from pipeline.workload import OperatingPoint, Slo, Workload
+
+ON_GPUS = frozenset({"trtllm", "vllm"})
+"""Engines that this project runs on GPUs only; a server of either kind that somebody else started is `attached`."""
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -257,3 +261,16 @@ class Study:
         }
         case |= {name: value for name, value in later.items() if value is not None}
         return content_hash(case)
+
+
+def check_metered(study: Study) -> None:
+    """Check that the study's hardware is what its engine draws its energy from.
+
+    Raises:
+        ConfigError: If an engine of GPUs would be scored with a processor's watts.
+    """
+    if study.rig == "served" and study.engine.name in ON_GPUS and study.hardware.kind == "cpu":
+        raise ConfigError(
+            f"hardware={study.hardware.name}: engine={study.engine.name} runs on GPUs, whose energy would be left out; "
+            "leave hardware out on the machine that has them, or name theirs"
+        )

@@ -13,7 +13,7 @@ from pipeline.config import AXES, load_study, read_engine_config
 from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.held import held
-from pipeline.study import Study
+from pipeline.study import ON_GPUS, Study
 from pipeline.workload import OperatingPoint
 from tests.builders import MODELLED, make_study
 
@@ -35,6 +35,7 @@ def test_every_choice_of_every_group_composes(turn: int) -> None:
     """Each turn takes the next choice of every group, so that all of them are seen."""
     chosen = {group: choices[turn % len(choices)] for group, choices in CHOICES.items()}
     chosen |= {"engine": "trtllm"} if chosen["space"] == "full" else {}
+    chosen |= {"hardware": "h100"} if chosen["engine"] in ON_GPUS and chosen["hardware"] == "cpu" else {}
     study = load_study([f"{group}={choice}" for group, choice in chosen.items()])
     assert study.model.name == chosen["model"]
     assert study.hardware.name == chosen["hardware"]
@@ -89,9 +90,29 @@ def test_every_experiment_composes(name: str) -> None:
     assert load_study([f"experiment={name}"]).id != make_study().id
 
 
+@pytest.mark.parametrize("engine", sorted(ON_GPUS))
+def test_an_engine_of_gpus_is_not_served_with_a_processors_watts(engine: str) -> None:
+    asked = ["model=llama-3.1-8b", f"engine={engine}", "precision=bf16"]
+    message = one_line([*asked, "hardware=cpu"])
+    assert message.startswith(f"hardware=cpu: engine={engine} runs on GPUs")
+    assert "leave hardware out" in message
+    assert load_study([*asked, "hardware=h100"]).engine.name == engine
+    assert load_study(["hardware=cpu", "engine=attached"]).hardware.name == "cpu"
+
+
 def test_an_experiment_sets_several_groups_and_the_user_still_wins() -> None:
     study = load_study(["experiment=smoke", "plan.window_s=0.75"])
     assert (study.workload.concurrency, study.search.budget_trials, study.plan.window_s) == ((1, 16), 3, 0.75)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["INFO", "0", "1e5", "true", "null", "a,b", "[1,2]", "x=y", "it's", "a\\b", "end\\", "q\\'x", "", "/a/b:/c d"],
+)
+def test_a_variable_of_the_environment_is_added_as_the_text_it_is(value: str) -> None:
+    for key in ("engine.env.NCCL_DEBUG", "+engine.env.NCCL_DEBUG"):
+        assert load_study([f"{key}={value}"]).engine.env == {"NCCL_DEBUG": value}
+    assert load_study([f"engine.env.NCCL_DEBUG='{'INFO'}'"]).engine.env == {"NCCL_DEBUG": "INFO"}
 
 
 def test_one_load_is_a_ladder_too() -> None:

@@ -164,7 +164,7 @@ def test_a_study_survives_its_json() -> None:
     again = TypeAdapter(Study).validate_json(study_json(study))
     assert again == study
     assert study_json(again) == study_json(study)
-    assert [type(value) for value in again.axes["batching.chunked_prefill"]] == [bool]
+    assert [type(value) for value in again.axes["batching.chunked_prefill"]] == [bool] * 2
     assert [type(value) for value in again.axes["parallelism.tp"]] == [int] * 4
 
 

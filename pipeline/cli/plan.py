@@ -1,6 +1,8 @@
 """`tpw plan`: what a sweep would do: configs, exclusions by reason, expected hours and kWh. Starts nothing."""
 
 import os
+import re
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -9,8 +11,10 @@ from pipeline.cli.host import prepare
 from pipeline.cli.table import config_text
 from pipeline.cli.terminal import terminal
 from pipeline.engine.catalog import find_engine, refusal
+from pipeline.engine.runtime.catalog import find_runtime
 from pipeline.engine.trtllm.multinode import why_not_here
 from pipeline.engine_config import EngineConfig, canonical_json
+from pipeline.grouping import grouped
 from pipeline.precision import formats
 from pipeline.roofline.calibration_file import calibration_of
 from pipeline.roofline.predict import predict_loads
@@ -29,13 +33,15 @@ def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choic
     prepared = prepare(overrides or [])
     study = prepared.study
     engine = find_engine(study)
+    if study.rig == "served":
+        find_runtime(study.engine)  # an image that it does not take is refused here too
     here = why_not_here if study.rig == "served" else lambda *_: None
     space = build_space(study, lambda config: refusal(engine, config, study) or here(config, study))
     for note in prepared.notes:
         console.print(note, style="yellow")
     console.print(f"study {study.id}")
     console.print(space.describe(), soft_wrap=True)
-    for reason, count in space.exclusions.most_common():
+    for reason, count in grouped_reasons(space.exclusions):
         console.print(f"  {count:6d}  {reason}" if count < 10**6 else f"  {count:.0e}  {reason}")
     for config in {config.precision: config for config in reversed(space.configs)}.values():
         if (found := formats(config, study.model, study.hardware)) is not None:
@@ -58,6 +64,16 @@ def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choic
         f"{where}{num_trials} trials x (start {start_s:g} s + {num_loads} loads x {point_s:g} s) = {hours:.2f} h; "
         f"at {power_w:.0f} W while loaded: {hours * power_w / 1000:.3f} kWh"
     )
+
+
+def grouped_reasons(exclusions: Counter[str]) -> list[tuple[str, int]]:
+    """Reasons with how often they hold, the commonest first; those that differ in numbers only are one."""
+    groups = grouped(exclusions.most_common(), lambda each: re.sub(r"\d+(\.\d+)?", "N", each[0]))
+    found = []
+    for group in groups.values():
+        others = f" (and {len(group) - 1} more with other numbers)" if len(group) > 1 else ""
+        found.append((group[0][0] + others, sum(count for _, count in group)))
+    return sorted(found, key=lambda each: -each[1])
 
 
 def expected_power_w(study: Study, config: EngineConfig) -> float:

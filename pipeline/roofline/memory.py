@@ -142,5 +142,6 @@ def fits(model: Model, hardware: Hardware, config: EngineConfig, workload: Workl
     return (
         f"does not fit {hardware.name}: {weights / 1e9:.1f} GB of weights and {overhead / 1e9:.1f} GB of activations "
         f"and reserve per device leave {pool / 1e9:.1f} GB of {published(hardware, 'memory_bytes') / 1e9:.1f} GB for "
-        f"KV cache, one request of {workload.max_seq_len_tokens} tokens needs {needed / 1e9:.2f} GB"
+        f"KV cache, one request of {workload.max_seq_len_tokens} tokens needs {needed / 1e9:.2f} GB; raise "
+        "parallelism.tp or pp, or take a smaller precision.weights"
     )

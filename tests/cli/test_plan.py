@@ -1,11 +1,13 @@
 """`tpw plan` says what a sweep would do and starts nothing."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 
-from pipeline.cli.plan import plan
+from pipeline.cli.plan import grouped_reasons, plan
+from pipeline.errors import ConfigError
 
 
 def planned(capsys: pytest.CaptureFixture[str], overrides: Sequence[str]) -> str:
@@ -38,3 +40,17 @@ def test_a_space_that_is_drawn_from_says_so_and_what_a_precision_means(
     said = planned(capsys, ["model=gpt-oss-120b", "rig=modelled", "hardware=b200", "space=full"])
     assert re.search(r"configs: \S+e\+\d+ combinations, too many to list; \d+ feasible ones among", said)
     assert "openai/gpt-oss-120b: mxfp4 weights, mxfp8 activations, bf16 KV cache" in said
+
+
+def test_an_image_that_a_sweep_would_refuse_is_refused_here_too() -> None:
+    with pytest.raises(ConfigError, match=r"engine\.image=trtllm:latest"):
+        plan(["engine.runtime=docker", "engine.image=trtllm:latest"])
+
+
+def test_reasons_that_differ_in_numbers_only_are_one_line() -> None:
+    reasons = Counter(
+        {"ep=4 does not divide tp=2": 3, "no bf16 weights": 5, "ep=8 does not divide tp=2": 4, "no fp8": 1}
+    )
+    assert grouped_reasons(reasons) == [
+        ("ep=8 does not divide tp=2 (and 1 more with other numbers)", 7), ("no bf16 weights", 5), ("no fp8", 1),
+    ]  # fmt: skip
