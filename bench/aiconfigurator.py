@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.model import POINTS, PRECISIONS, hardware_facts, model_facts, read_points
+from bench.model import POINTS, PRECISIONS, facts, model_facts, read_points
 from pipeline.config import load_study
 from pipeline.engine_config import EngineConfig, Parallelism, Precision
 from pipeline.errors import ConfigError
@@ -23,6 +23,7 @@ from pipeline.roofline.predict import Prediction
 from pipeline.roofline.step import step
 from pipeline.search.prior import judged
 from pipeline.search.second_opinion import ask, second_opinion
+from pipeline.study import Hardware
 from pipeline.workload import Workload
 
 CASES = (
@@ -76,11 +77,12 @@ def _cell(model: str, weights: str, gpu: str, python: str) -> str:
 def against_measured(python: str) -> list[str]:
     """Table of the errors of both: a line per GPU and model."""
     points = read_points(POINTS)
-    rows, done = points.rows, step(points.work, SHIPPED)
-    rows["ours"] = points.running / done.time_s
+    rows, todo = points.rows, points.measured.work
+    done = step(todo, SHIPPED)
+    rows["ours"] = points.measured.running / done.time_s
     rows["theirs"] = _theirs(rows, python)
     ratios = rows["theirs"] / rows["ours"]
-    limits = zip(done.power_w, ratios, points.work.idle_w, points.work.limit_w, strict=True)
+    limits = zip(done.power_w, ratios, todo.idle_w, todo.limit_w, strict=True)
     rows["ours_w"] = done.power_w * rows["num_gpus"]
     rows["theirs_w"] = [power_at_speed_w(*one) for one in limits] * rows["num_gpus"]
     known = rows.dropna(subset="theirs")
@@ -140,7 +142,9 @@ def _request(row: pd.Series) -> Request | str:
         name="mlenergy", source=POINTS.name, isl_tokens=round(row["isl_tokens"]),
         osl_tokens=round(row["avg_output_len"]), length_ratio_min=1,
     )  # fmt: skip
-    return request(model, hardware_facts(row["gpu"].lower()), lengths, config, max(1, round(row["avg_batch_size"])))
+    return request(
+        model, facts(Hardware, "hardware", row["gpu"].lower()), lengths, config, max(1, round(row["avg_batch_size"]))
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,7 +1,8 @@
 """`make bench-model`: how far the roofline is from published measurements, by GPU and model; JSON last.
 
 The file's columns are those of ML.ENERGY's leaderboard as in bench/data/mlenergy_v3.csv. Left out, and counted: models
-without facts in conf/model (Mamba hybrids have none), formats without a checkpoint there, batches that do not fit, and
+without facts in conf/model (Mamba hybrids have none), GPUs without facts in conf/hardware, formats without a
+checkpoint, values that are no positive numbers, batches that cannot fit, and
 series that the host holds back: on one GPU, their smallest batch takes over HOST_BOUND times what memory would need
 and draws under HOST_BOUND_POWER of the limit, so neither memory, arithmetic nor another device is what it waits for.
 """
@@ -9,15 +10,15 @@ and draws under HOST_BOUND_POWER of the limit, so neither memory, arithmetic nor
 import argparse
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import yaml
 from pydantic import TypeAdapter
@@ -25,12 +26,16 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from pipeline.engine_config import EngineConfig, Parallelism, Precision
+from pipeline.engine_config import Batching, EngineConfig, Parallelism, Precision
 from pipeline.errors import ConfigError
-from pipeline.roofline.calibration import CONSTANTS, SHIPPED, Calibration
-from pipeline.roofline.fit import fit, log_errors, select
+from pipeline.roofline.calibration import CONSTANTS, SHIPPED
+from pipeline.roofline.fit import Array, Mask, Measured, errors_without_own, fit, summary
+from pipeline.roofline.lengths import MeanLengths
+from pipeline.roofline.memory import attention_ranks, kv_bytes, kv_pool_bytes
+from pipeline.roofline.predict import predict_loads
 from pipeline.roofline.work import Work, stack, work
 from pipeline.study import Hardware, Model
+from pipeline.workload import OperatingPoint, Workload
 
 ROOT = Path(__file__).resolve().parents[1]
 POINTS = ROOT / "bench" / "data" / "mlenergy_v3.csv"
@@ -44,42 +49,28 @@ COLUMNS = (
 )  # fmt: skip
 """What of the file is used."""
 
+MEASURED = ("avg_batch_size", "avg_output_len", "output_tokens_per_s", "avg_power_w_total", "j_per_output_token")
+
+MAX_OVER_ROOM = 3.0
+"""Batch / what the memory model holds at mean context, beyond which a row is wrong. Published rows reach 2.2: their
+requests end early, and what is reserved beside the cache is estimated."""
+
 PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8", "mxfp4": "fp4", "nvfp4": "fp4"}
 HOST_BOUND, HOST_BOUND_POWER = 4.0, 0.45
+
+T = TypeVar("T", Model, Hardware)
 
 NAMES = {"qwen3-coder-30b-a3b": "qwen3-30b-a3b"}
 _SUFFIX = re.compile(r"-(instruct|thinking|it|fp8|nvfp4|\d{4}|17b-\d+e)(?=-|$)")
 
-Array = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Points:
-    """Measured points that the roofline can answer for."""
+    """Published points that the roofline can answer for, as lines of the file and as the fit takes them."""
 
     rows: pd.DataFrame
-    work: Work
+    measured: Measured
     left_out: Counter[str]
-
-    @property
-    def running(self) -> Array:
-        return self.rows["avg_batch_size"].to_numpy(float)
-
-    @property
-    def tokens_per_s(self) -> Array:
-        return self.rows["output_tokens_per_s"].to_numpy(float)
-
-    @property
-    def board_w(self) -> Array:
-        return (self.rows["avg_power_w_total"] / self.rows["num_gpus"]).to_numpy(float)
-
-    def fit(self, mask: npt.NDArray[np.bool_], name: str) -> Calibration:
-        return fit(select(self.work, mask), self.running[mask], self.tokens_per_s[mask], self.board_w[mask], name)
-
-    def errors(self, constants: Calibration) -> dict[str, Array]:
-        """Log of modelled / measured."""
-        speed, power = log_errors(self.work, self.running, self.tokens_per_s, self.board_w, constants)
-        return {"tokens_per_s": speed, "power_w": power, "j_per_token": power - speed}
 
 
 def conf_name(model: str) -> str:
@@ -88,16 +79,15 @@ def conf_name(model: str) -> str:
     return NAMES.get(name, name)
 
 
-@cache
 def model_facts(name: str) -> Model | None:
-    path = ROOT / "conf" / "model" / f"{name}.yaml"
-    return TypeAdapter(Model).validate_python(yaml.safe_load(path.read_text("utf-8"))) if path.is_file() else None
+    return facts(Model, "model", name) if (ROOT / "conf" / "model" / f"{name}.yaml").is_file() else None
 
 
 @cache
-def hardware_facts(name: str) -> Hardware:
-    path = ROOT / "conf" / "hardware" / f"{name}.yaml"
-    return TypeAdapter(Hardware).validate_python(yaml.safe_load(path.read_text("utf-8")))
+def facts(kind: type[T], group: str, name: str) -> T:
+    return TypeAdapter(kind).validate_python(
+        yaml.safe_load((ROOT / "conf" / group / f"{name}.yaml").read_text("utf-8"))
+    )
 
 
 def read_points(file: Path) -> Points:
@@ -120,36 +110,45 @@ def read_points(file: Path) -> Points:
             left_out[str(error)] += 1
     if not works:
         raise ConfigError(f"{file} has no point that the model can answer for: {'; '.join(left_out)}")
-    points = Points(rows=table.loc[kept].reset_index(drop=True), work=stack(works), left_out=left_out)
-    bound = _host_bound(points)
+    rows = table.loc[kept].reset_index(drop=True)
+    measured = Measured(
+        work=stack(works),
+        running=rows["avg_batch_size"].to_numpy(float),
+        tokens_per_s=rows["output_tokens_per_s"].to_numpy(float),
+        board_w=(rows["avg_power_w_total"] / rows["num_gpus"]).to_numpy(float),
+    )
+    bound = _host_bound(rows, measured)
     left_out["held back by the host (rule above)"] += int(bound.sum())
-    return Points(rows=points.rows[~bound].reset_index(drop=True), work=select(points.work, ~bound), left_out=left_out)
+    return Points(rows=rows[~bound].reset_index(drop=True), measured=measured.where(~bound), left_out=left_out)
 
 
 def _work(row: pd.Series) -> Work:
-    model, precision = model_facts(row["conf"]), PRECISIONS.get(row["weight_precision"], row["weight_precision"])
+    model, gpu = model_facts(row["conf"]), str(row["gpu"]).lower()
     if model is None:
         raise ConfigError(f"{row['model']}: no facts in conf/model/{row['conf']}.yaml")
+    if not (ROOT / "conf" / "hardware" / f"{gpu}.yaml").is_file():
+        raise ConfigError(f"{row['gpu']}: no facts in conf/hardware/{gpu}.yaml")
+    if bad := [name for name in MEASURED if not 0 < row[name] < float("inf")]:
+        raise ConfigError(f"{bad[0]} is no positive number")
+    hardware = facts(Hardware, "hardware", gpu)
     config = EngineConfig(
         engine="vllm",
-        precision=Precision(weights=precision),
+        precision=Precision(weights=PRECISIONS.get(row["weight_precision"], row["weight_precision"])),
         parallelism=Parallelism(tp=int(row["num_gpus"]), attention_dp=row["dp"] > 1),
     )
-    return work(
-        model,
-        hardware_facts(row["gpu"].lower()),
-        config,
-        running=row["avg_batch_size"],
-        isl_tokens=row["isl_tokens"],
-        osl_tokens=row["avg_output_len"],
-    )
+    lengths = MeanLengths.equal(row["isl_tokens"], row["avg_output_len"])
+    found = work(model, hardware, config, lengths, row["avg_batch_size"])
+    room = kv_pool_bytes(model, hardware, config) / kv_bytes(model, config, lengths.context_tokens)
+    if row["avg_batch_size"] > MAX_OVER_ROOM * room * attention_ranks(config):
+        raise ConfigError(f"{row['conf']} on {row['num_gpus']} x {row['gpu']}: the batch cannot fit their memory")
+    return found
 
 
-def _host_bound(points: Points) -> npt.NDArray[np.bool_]:
-    done, rows = points.work, points.rows
+def _host_bound(rows: pd.DataFrame, measured: Measured) -> Mask:
+    done = measured.work
     least_s = (done.weight_bytes + done.expert_bytes + done.kv_bytes) / done.bandwidth_bytes_per_s
     slow = rows["median_itl_ms"].to_numpy(float) / 1e3 > HOST_BOUND * least_s
-    idle = points.board_w < HOST_BOUND_POWER * done.limit_w
+    idle = measured.board_w < HOST_BOUND_POWER * done.limit_w
     alone = (rows["num_gpus"] == 1).to_numpy()
     smallest = rows["avg_batch_size"] == series(rows)["avg_batch_size"].transform("min")
     marked = pd.Series(slow & idle & alone & smallest.to_numpy(), index=rows.index)
@@ -166,80 +165,93 @@ def series(rows: pd.DataFrame) -> Any:
 
 
 def _shapes(name: str) -> str:
-    facts = model_facts(name)
-    return f"{facts.num_layers}x{facts.hidden_size}x{facts.num_experts}" if facts else name
+    model = model_facts(name)
+    return f"{model.num_layers}x{model.hidden_size}x{model.num_experts}" if model else name
 
 
-def leave_one_model_out(points: Points) -> dict[str, Array]:
-    """Errors of every model by constants that never saw it, nor another of the same shapes."""
-    found = {name: np.zeros(len(points.rows)) for name in ("tokens_per_s", "power_w", "j_per_token")}
-    shapes = points.rows["conf"].map(_shapes)
-    for shape in sorted(set(shapes)):
-        own = (shapes == shape).to_numpy()
-        errors = points.errors(points.fit(~own, f"without-{shape}"))
-        for quantity, values in errors.items():
-            found[quantity][own] = values[own]
-    return found
+def leave_one_model_out(points: Points) -> dict[str, Array] | None:
+    """Log errors of every model by constants that never saw it, nor another of the same shapes; None of one alone."""
+    shapes = points.rows["conf"].map(_shapes).tolist()
+    return errors_without_own(points.measured, shapes) if len(set(shapes)) > 1 else None
 
 
-def summary(errors: dict[str, Array], mask: npt.NDArray[np.bool_]) -> dict[str, dict[str, float]]:
-    """Median and 90th percentile of |modelled / measured - 1|."""
-    return {
-        name: {
-            "median": round(float(np.median(np.abs(np.expm1(values[mask])))), 4),
-            "p90": round(float(np.quantile(np.abs(np.expm1(values[mask])), 0.9)), 4),
-        }
-        for name, values in errors.items()
-    }
+def order(points: Points, errors: dict[str, Array]) -> dict[str, float | None]:
+    """Rank correlation of J/token within a model and GPU (median over them), and the share of pairs ordered right.
 
-
-def order(points: Points, errors: dict[str, Array]) -> dict[str, float]:
-    """Rank correlation of J/token within a model and GPU (median over them), and the share of pairs ordered right."""
+    None where there are too few points to tell.
+    """
     measured = np.log(points.rows["j_per_output_token"].to_numpy(float))
     modelled = measured + errors["j_per_token"]
     correlations, num_right, num_pairs = [], 0, 0
     for _, group in points.rows.groupby(["conf", "gpu"]):
         m, p = measured[group.index], modelled[group.index]
-        if len(m) > 2:
+        if len(m) > 2 and np.ptp(m) > 0:
             correlations.append(float(spearmanr(m, p).statistic))
         upper = np.triu_indices(len(m), 1)
         num_pairs += len(upper[0])
         num_right += int(((m[:, None] - m)[upper] * (p[:, None] - p)[upper] > 0).sum())
     return {
-        "rank_correlation_median": round(float(np.median(correlations)), 4),
-        "rank_correlation_min": round(min(correlations), 4),
-        "pairs_ordered_right": round(num_right / num_pairs, 4),
+        "rank_correlation_median": round(float(np.median(correlations)), 4) if correlations else None,
+        "rank_correlation_min": round(min(correlations), 4) if correlations else None,
+        "pairs_ordered_right": round(num_right / num_pairs, 4) if num_pairs else None,
     }
 
 
-def floor(points: Points) -> dict[str, float]:
+def floor(points: Points) -> dict[str, float] | None:
     """What no smooth model can beat: a point against the line through its two neighbours in log batch, log J/token.
 
     The line's own ends are as noisy as the point: of equal noise the point's share is sqrt(2/3) of the difference.
+    None where no series has three points.
     """
     differences = []
     for _, group in series(points.rows):
         inner = group.sort_values("avg_batch_size")
         x, y = np.log(inner["avg_batch_size"].to_numpy(float)), np.log(inner["j_per_output_token"].to_numpy(float))
         differences += [abs(y[n] - np.interp(x[n], x[[n - 1, n + 1]], y[[n - 1, n + 1]])) for n in range(1, len(x) - 1)]
+    if not differences:
+        return None
     scaled = np.expm1(np.array(differences) * np.sqrt(2 / 3))
     return {"median": round(float(np.median(scaled)), 4), "p90": round(float(np.quantile(scaled, 0.9)), 4)}
 
 
-def show(console: Console, points: Points, inside: dict[str, Array], outside: dict[str, Array]) -> None:
+def show(console: Console, points: Points, inside: dict[str, Array], outside: dict[str, Array] | None) -> None:
     headings = (f"{quantity} {which}" for quantity in ("tok/s", "W", "J/tok") for which in ("in", "out"))
     table = Table("GPU", "model", "n", *headings, box=None, padding=(0, 1))
     table.columns[1].no_wrap = True
     table.caption = "median |error|, %; in: these constants, out: fitted without this model"
     for (gpu, name), group in points.rows.groupby(["gpu", "conf"]):
-        mask = points.rows.index.isin(group.index)
-        cells: Iterable[str] = (
-            f"{100 * summary(errors, mask)[quantity]['median']:.1f}"
-            for quantity in inside
+        both = [
+            errors and summary({key: values[group.index] for key, values in errors.items()})
             for errors in (inside, outside)
+        ]
+        cells: Iterable[str] = (
+            f"{100 * getattr(errors, quantity).median:.1f}" if errors else "-" for quantity in inside for errors in both
         )
         table.add_row(str(gpu), str(name), str(len(group)), *cells)
     console.print(table)
+
+
+def points_per_s() -> int:
+    """Speed of the model on one core: loads of distinct configs that it answers for in a second, best of five."""
+    model, hardware = facts(Model, "model", "gpt-oss-120b"), facts(Hardware, "hardware", "gb200_nvl72")
+    loads = [OperatingPoint(concurrency=n) for n in (1, 4, 16, 64, 256)]
+    workload = Workload(
+        name="bench", source="bench", isl_tokens=1024, osl_tokens=1024, length_ratio_min=0.8, concurrency=(1,)
+    )
+    configs = [
+        EngineConfig(
+            engine="trtllm", precision=Precision(weights="fp4"), parallelism=Parallelism(tp=tp, attention_dp=adp),
+            batching=Batching(max_batch_size=size),
+        )
+        for tp in (1, 2, 4, 8) for adp in (False, True) for size in range(8, 408, 8)
+    ]  # fmt: skip
+    spent_s = []
+    for _ in range(5):
+        began = time.perf_counter()
+        for config in configs:
+            predict_loads(model, hardware, workload, config, loads)
+        spent_s.append(time.perf_counter() - began)
+    return round(len(configs) * len(loads) / min(spent_s))
 
 
 def main() -> None:
@@ -253,9 +265,8 @@ def main() -> None:
         points = read_points(options.csv)
     except ConfigError as error:
         parser.error(str(error))
-    every = np.ones(len(points.rows), dtype=bool)
-    constants = points.fit(every, "fitted-here") if options.fit else SHIPPED
-    inside, outside = points.errors(constants), leave_one_model_out(points)
+    constants = fit(points.measured, "fitted-here") if options.fit else SHIPPED
+    inside, outside = points.measured.errors(constants), leave_one_model_out(points)
     console = Console()
     show(console, points, inside, outside)
     for reason, count in points.left_out.most_common():
@@ -264,9 +275,10 @@ def main() -> None:
         "calibration": constants.id,
         "num_points": len(points.rows),
         "num_left_out": sum(points.left_out.values()),
-        "in_sample": summary(inside, every) | order(points, inside),
-        "leave_one_model_out": summary(outside, every) | order(points, outside),
+        "in_sample": asdict(summary(inside)) | order(points, inside),
+        "leave_one_model_out": outside and asdict(summary(outside)) | order(points, outside),
         "floor_j_per_token": floor(points),
+        "points_per_s": points_per_s(),
     }
     if options.fit:
         result["constants"] = {name: float(f"{getattr(constants, name):.4g}") for name in CONSTANTS}

@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
-
-from bench.model import POINTS, Array, Points, floor, leave_one_model_out, order, read_points, summary
+from bench.model import POINTS, Points, floor, leave_one_model_out, order, read_points
+from pipeline.calibrate import calibrate, errors_of_others
+from pipeline.calibrate import usable as usable_points
 from pipeline.cli.repeatability import LEVELS, case_results, percent, weights_results
 from pipeline.cli.table import label, number, seconds, shared_text
 from pipeline.columns import markdown_table
@@ -20,7 +20,8 @@ from pipeline.grouping import grouped
 from pipeline.precision import formats
 from pipeline.record import Row, Trial
 from pipeline.resume import stored_study
-from pipeline.roofline.calibration import CONSTANTS, SHIPPED
+from pipeline.roofline.calibration import CONSTANTS, SHIPPED, Error, Errors
+from pipeline.roofline.fit import Array, summary
 from pipeline.score import usable
 from pipeline.store import Store
 from pipeline.variance_components import Component
@@ -37,6 +38,9 @@ AGREEMENT = "h100-repeat-llama-3.1-8b-"
 
 COLD, WARM = "h100-drift-gpt-oss-20b-cold-3a4bf3b5", "h100-repeat-gpt-oss-20b-3a4bf3b5"
 """One machine, one after the other: a start with an empty kernel cache, and starts after it."""
+
+OWN = ("h100",)
+"""GPUs that this project has measured itself; their studies are named after them."""
 
 REFERENCE = {
     ("llama-3.1-8b", "bf16", 64): (5147.0, 610.0),
@@ -58,7 +62,9 @@ def generated() -> dict[Path, str]:
         "weights": weights_block(),
         "drift": drift_block(),
     }
-    model = {"accuracy": accuracy_block(), "models": models_block(), "constants": constants_block()}
+    model = {
+        "accuracy": accuracy_block(), "models": models_block(), "own": own_block(), "constants": constants_block()
+    }  # fmt: skip
     return {
         REPO / "docs" / "model.md": filled("docs/model.md", model),
         REPO / "README.md": filled("README.md", readme),
@@ -115,21 +121,24 @@ def rules_block() -> str:
 def model_errors() -> tuple[Points, dict[str, Array], dict[str, Array]]:
     """The published points, and the modelled errors with the shipped constants and without each model."""
     points = read_points(POINTS)
-    return points, points.errors(SHIPPED), leave_one_model_out(points)
+    return points, points.measured.errors(SHIPPED), leave_one_model_out(points) or {}
+
+
+def by_quantity(errors: Errors) -> tuple[Error, Error, Error]:
+    """In the order of the columns."""
+    return errors.tokens_per_s, errors.power_w, errors.j_per_token
 
 
 def accuracy_block() -> str:
     """How far the model is from the published points, in whole percent."""
     points, inside, outside = model_errors()
-    every = np.ones(len(points.rows), dtype=bool)
     lines = [["", "tok/s", "W", "J/token", "rank correlation", "pairs ordered right"]]
     for name, errors in (("these constants", inside), ("without the model's own points", outside)):
-        cells = [f"{100 * e['median']:.0f} %, {100 * e['p90']:.0f} %" for e in summary(errors, every).values()]
+        cells = [f"{100 * e.median:.0f} %, {100 * e.p90:.0f} %" for e in by_quantity(summary(errors))]
         ranks = order(points, errors)
-        lines.append([
-            name, *cells, f"{ranks['rank_correlation_median']:.2f}", f"{100 * ranks['pairs_ordered_right']:.0f} %",
-        ])  # fmt: skip
-    noise = floor(points)
+        right = 100 * (ranks["pairs_ordered_right"] or 0.0)
+        lines.append([name, *cells, f"{ranks['rank_correlation_median']:.2f}", f"{right:.0f} %"])
+    noise = floor(points) or {}
     lines.append(
         ["neighbouring batches imply", "", "", f"{100 * noise['median']:.0f} %, {100 * noise['p90']:.0f} %", "", ""]
     )
@@ -141,11 +150,34 @@ def models_block() -> str:
     points, inside, outside = model_errors()
     lines = [["GPU", "model", "points", "tok/s", "W", "J/token", "J/token, model left out"]]
     for (gpu, name), group in points.rows.groupby(["gpu", "conf"]):
-        mask = points.rows.index.isin(group.index)
-        medians = [e["median"] for e in summary(inside, mask).values()]
-        medians.append(summary(outside, mask)["j_per_token"]["median"])
+        own, others = (
+            summary({name: values[group.index] for name, values in errors.items()}) for errors in (inside, outside)
+        )
+        medians = [*(error.median for error in by_quantity(own)), others.j_per_token.median]
         lines.append([str(gpu), str(name), str(len(group)), *(f"{100 * median:.0f} %" for median in medians)])
     return table(lines, num_left=2)
+
+
+def own_block() -> str:
+    """How far the model is from the rows measured by this project, by GPU, with constants from where."""
+    found = {}
+    for hardware in OWN:
+        names = [name for name in STORE.studies() if name.startswith(f"{hardware}-")]
+        rows = [row for name in names for row in STORE.rows(name)]
+        found[hardware] = usable_points(rows, {name: stored_study(STORE, name) for name in names})
+    lines = [["rows of", "points", "constants", "tok/s", "W", "J/token"]]
+    for hardware, points in found.items():
+        others, left_out = errors_of_others(points, SHIPPED)
+        sources = {"shipped": points.measured.errors(SHIPPED)}
+        for other in OWN:
+            if other != hardware:
+                sources[f"fitted to the {other.upper()} rows"] = points.measured.errors(calibrate(found[other]))
+        sources |= {f"fitted to the other {left_out}s' rows": others} if others else {}
+        sources["fitted to these rows"] = points.measured.errors(calibrate(points))
+        for source, errors in sources.items():
+            cells = [f"{100 * e.median:.0f} %, {100 * e.p90:.0f} %" for e in by_quantity(summary(errors))]
+            lines.append([hardware.upper(), str(len(points.rows)), source, *cells])
+    return table(lines, num_left=3)
 
 
 def constants_block() -> str:

@@ -9,9 +9,9 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import pyarrow as pa
 
@@ -28,8 +28,12 @@ def column(meaning: str, **kwargs: Any) -> Any:
     return dataclasses.field(metadata={"meaning": meaning}, **kwargs)
 
 
-_type_hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)
-"""Kept, because every record asks and it takes a millisecond."""
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _kept(of_kind: F) -> F:
+    """Ask once for each kind of record: all records ask, and it takes milliseconds. mypy holds classes unhashable."""
+    return cast("F", functools.cache(of_kind))
 
 
 class Record:
@@ -42,12 +46,9 @@ class Record:
         return pa.schema(fields, {"schema_version": str(SCHEMA_VERSION), "record": cls.__name__.lower()})
 
     @classmethod
-    def columns(cls) -> Iterator[tuple[str, pa.DataType, bool, str]]:
+    def columns(cls) -> tuple[tuple[str, pa.DataType, bool, str], ...]:
         """Name, Arrow type, nullability and meaning of every column, in order."""
-        hints = _type_hints(cls)
-        for item in dataclasses.fields(cls):  # type: ignore[arg-type]  # subclasses are dataclasses
-            arrow, nullable = arrow_type(hints[item.name])
-            yield item.name, arrow, nullable, item.metadata["meaning"]
+        return tuple((field.name, *arrow_type(hint), field.metadata["meaning"]) for field, hint in _fields(cls))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain column values.
@@ -56,9 +57,10 @@ class Record:
             StoreError: If a number is NaN or infinite, or a column that must be set is null.
         """
         values = {}
-        for name, _, nullable, _ in self.columns():
+        required = _required(type(self))
+        for name in _restorers(type(self)):
             value = getattr(self, name)
-            if value is None and not nullable:
+            if value is None and name in required:
                 raise StoreError(f"column {name} must be set")
             if isinstance(value, float) and not math.isfinite(value):
                 raise StoreError(f"column {name} is {value}; absent is null, never NaN or infinite")
@@ -73,13 +75,17 @@ class Record:
             StoreError: If a column that must be set is null or missing.
             ValueError: If a value is none of its enum's.
         """
-        hints = _type_hints(cls)
-        required = {item.name for item in dataclasses.fields(cls) if item.default is dataclasses.MISSING}  # type: ignore[arg-type]  # subclasses are dataclasses
-        names = [name for name, *_ in cls.columns() if name in values]
-        for name, _, nullable, _ in cls.columns():
-            if not nullable and (values.get(name) is None if name in values else name in required):
+        restorers = _restorers(cls)
+        for name, has_default in _required(cls).items():
+            if values.get(name) is None if name in values else not has_default:
                 raise StoreError(f"column {name} must be set")
-        return cls(**{name: _restore(hints[name], values[name]) for name in names})
+        return cls(
+            **{
+                name: value if value is None or (restore := restorers[name]) is None else restore(value)
+                for name, value in values.items()
+                if name in restorers
+            }
+        )
 
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
@@ -95,17 +101,37 @@ def arrow_type(hint: Any) -> tuple[pa.DataType, bool]:
     return (pa.string() if issubclass(hint, StrEnum) else _ARROW[hint]), False
 
 
-def _restore(hint: Any, value: Any) -> Any:
-    """A stored value as its field's type: enums and tuples come back from strings and lists."""
-    if value is None:
-        return None
+@_kept
+def _fields(kind: Any) -> tuple[tuple[dataclasses.Field[Any], Any], ...]:
+    """The fields of a record with their type hints."""
+    hints = typing.get_type_hints(kind)
+    return tuple((field, hints[field.name]) for field in dataclasses.fields(kind))
+
+
+@_kept
+def _required(kind: Any) -> dict[str, bool]:
+    """Columns that must be set, and whether a file may lack them: what came later has a default."""
+    return {
+        field.name: field.default is not dataclasses.MISSING for field, hint in _fields(kind) if not arrow_type(hint)[1]
+    }
+
+
+@_kept
+def _restorers(kind: Any) -> dict[str, Callable[[Any], Any] | None]:
+    """How a stored value of each column becomes its field's again; None where it is that already."""
+    return {field.name: _restorer(hint) for field, hint in _fields(kind)}
+
+
+def _restorer(hint: Any) -> Callable[[Any], Any] | None:
+    """Enums and tuples come back from strings and lists."""
     if isinstance(hint, types.UnionType):
-        return _restore(next(arg for arg in typing.get_args(hint) if arg is not types.NoneType), value)
+        return _restorer(next(arg for arg in typing.get_args(hint) if arg is not types.NoneType))
     if typing.get_origin(hint) is tuple:
-        return tuple(_restore(typing.get_args(hint)[0], item) for item in value)
+        restore = _restorer(typing.get_args(hint)[0])
+        return tuple if restore is None else lambda value: tuple(map(restore, value))
     if hint is Reason:
-        return Reason(RENAMED_REASONS.get(value, value))
-    return hint(value) if isinstance(hint, type) and issubclass(hint, StrEnum) else value
+        return lambda value: Reason(RENAMED_REASONS.get(value, value))
+    return hint if isinstance(hint, type) and issubclass(hint, StrEnum) else None
 
 
 def markdown_table(kind: type[Record]) -> str:

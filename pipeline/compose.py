@@ -5,6 +5,7 @@ Overrides are checked first, so that a misspelt group, choice or key is one line
 
 import difflib
 import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.errors import ConfigError
 
 _KNOBS = ("engine.knobs.", "disaggregation.context.knobs.", "disaggregation.generation.knobs.")
-_FREE = (*_KNOBS, "engine.env.", "model.hf_config.", "model.checkpoints.")
+_ENV = "engine.env."
+_FREE = (*_KNOBS, _ENV, "model.hf_config.", "model.checkpoints.")
 
 
 def conf_dir() -> Path:
@@ -40,16 +42,27 @@ def compose_conf(overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: If a group, a choice or a key is unknown, or an override cannot be parsed.
     """
+    overrides = [_env_as_text(text) for text in overrides]
     parsed = _parse(overrides)
     _check_choices(parsed)
     known = groups()
     choices = [text for text, o in zip(overrides, parsed, strict=True) if o.key_or_group in known]
     _check_keys(parsed, _compose(tuple(choices)))
     try:
-        added = tuple(f"++{text}" if text.startswith(_KNOBS) else text for text in overrides)
+        added = tuple(f"++{text}" if text.startswith((*_KNOBS, _ENV)) else text for text in overrides)
         return cast("dict[str, Any]", OmegaConf.to_container(_compose(added), resolve=True))
     except OmegaConfBaseException as error:
         raise ConfigError(f"cannot resolve the configuration: {' '.join(str(error).split())}") from error
+
+
+def _env_as_text(text: str) -> str:
+    """An override; the value of a variable of the environment in quotes, for 0, true and a,b are texts there."""
+    key, equals, value = text.partition("=")
+    if not (key.lstrip("+").startswith(_ENV) and equals) or value[:1] in {"'", '"'}:
+        return text
+    # Hydra takes a backslash for one but before a quote.
+    escaped = re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
+    return f"{key}='{escaped}'"
 
 
 def nearest(word: str, allowed: Sequence[str]) -> str:
@@ -104,7 +117,7 @@ def _check_keys(parsed: Sequence[Override], conf: DictConfig) -> None:
         key = override.key_or_group
         if key in known or key in keys or key.startswith("hydra"):
             continue
-        if key.startswith(_KNOBS) or (override.is_add() and key.startswith(_FREE)):
+        if key.startswith((*_KNOBS, _ENV)) or (override.is_add() and key.startswith(_FREE)):
             continue  # an engine may have hundreds of knobs, which conf/ does not list: the engine checks them
         allowed = (
             sorted({k.split(".")[0] for k in keys})

@@ -11,8 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.compose import compose_conf, conf_dir, groups, nearest
 from pipeline.engine_config import EngineConfig, Scalar, Value, content_hash
 from pipeline.errors import ConfigError
+from pipeline.held import study_id
 from pipeline.lengths import read_lengths
-from pipeline.study import Plan, Study
+from pipeline.study import Plan, Study, check_metered
 from pipeline.workload import CONCURRENCY_GRID
 
 T = TypeVar("T")
@@ -24,6 +25,7 @@ AXES = {
 }
 """Conf groups whose keys are axes; `engine.knobs` is one too, with the engine's own names."""
 
+_STUDY_KEYS = ("rig", "meter", "weights", "weights_seed", "calibration", "results_dir", "engines_dir")
 _STUDY_GROUPS = ("model", "hardware", "workload", "slo", "plan", "search")
 
 
@@ -42,7 +44,10 @@ def load_study(overrides: Sequence[str]) -> Study:
     conf["workload"] = _workload(conf["workload"])
     engine = {key: value for key, value in conf["engine"].items() if key != "knobs"}
     fixed = {name: conf[name] for name in _STUDY_GROUPS}
-    fixed |= {name: conf[name] for name in ("rig", "meter", "weights", "weights_seed", "results_dir", "engines_dir")}
+    fixed |= {
+        name: conf[name]
+        for name in ("rig", "meter", "weights", "weights_seed", "results_dir", "engines_dir", "calibration")
+    }
     fixed |= {"power": conf["power"]["name"], "launcher": conf["launcher"]["name"], "engine": engine, "axes": axes}
     fixed["disaggregation"] = _disaggregation(conf)
     if conf["rig"] == "modelled":
@@ -55,7 +60,7 @@ def load_study(overrides: Sequence[str]) -> Study:
     study = _validate(Study, {**fixed, "id": name or "unnamed"}, "")
     study = dataclasses.replace(study, plan=named(study.plan))
     _check_together(study)
-    return study if name else dataclasses.replace(study, id=_study_id(study))
+    return study if name else dataclasses.replace(study, id=study_id(study))
 
 
 def named(plan: Plan) -> Plan:
@@ -87,12 +92,10 @@ def _check_together(study: Study) -> None:
         )
     if study.rig == "served" and study.weights == "none":
         raise ConfigError("weights=none: a server needs weights; allowed: checkpoint, random")
+    check_metered(study)
     if plan.warmup_max_s < plan.warmup_s:
         raise ConfigError(f"plan.warmup_max_s={plan.warmup_max_s:g}: below plan.warmup_s={plan.warmup_s:g}; raise it")
-    if study.rig == "modelled" and study.workload.arrival != "closed":
-        raise ConfigError(
-            f"workload.arrival={study.workload.arrival}: the model knows closed loops only; leave it out, or rig=served"
-        )
+    _check_power(study)
     load = study.workload
     shortest_tokens = round(load.isl_tokens * load.length_ratio_min)
     if load.shared_prefix_tokens and load.shared_prefix_tokens >= shortest_tokens:
@@ -105,6 +108,25 @@ def _check_together(study: Study) -> None:
             f"plan.block_s={plan.block_s:g}: a window of plan.window_s={plan.window_s:g} needs three blocks to tell "
             f"drift and spread; at most {plan.window_s / 3:g}"
         )
+
+
+def _check_power(study: Study) -> None:
+    """Check the power state that the model is asked for.
+
+    Raises:
+        ConfigError: If it would have to be set on a device, or cannot be.
+    """
+    hardware = study.hardware
+    if hardware.power_cap_w is None and hardware.sm_clock_share == 1:
+        return
+    key = "sm_clock_share" if hardware.power_cap_w is None else "power_cap_w"
+    text = f"hardware.{key}={getattr(hardware, key):g}"
+    if study.rig == "served":
+        raise ConfigError(f"{text}: is of rig=modelled only, nothing here sets a device; leave it out")
+    if hardware.power_cap_w is not None and hardware.sm_clock_share != 1:
+        raise ConfigError(f"{text}: a cap chooses the clock itself; leave out hardware.sm_clock_share")
+    if hardware.power_cap_w is not None and hardware.power_cap_w <= (hardware.idle_power_w or 0):
+        raise ConfigError(f"{text}: a board draws hardware.idle_power_w={hardware.idle_power_w:g} doing nothing")
 
 
 def read_engine_config(path: Path, engine: str) -> EngineConfig:
@@ -258,37 +280,6 @@ def _ladder(concurrency: Any) -> list[int]:
     return values
 
 
-def held(study: Study) -> dict[str, object]:
-    """What all rows of one study share, by conf path; the rest may change from one run to the next."""
-    hardware, workload, plan = study.hardware, dataclasses.asdict(study.workload), dataclasses.asdict(study.plan)
-    # Only where set: what came later must not rename older studies.
-    later = {"engine.image": study.engine.image, "engine.instrumented": study.engine.instrumented}
-    return {
-        "model.name": study.model.name,
-        "model.path": study.model.path,
-        "weights": study.weights,
-        "weights_seed": study.weights_seed,
-        "hardware.name": hardware.name,
-        "hardware.num_gpus": hardware.num_gpus,
-        "hardware.declared_idle_w": hardware.declared_idle_w,
-        "hardware.declared_busy_w_per_core": hardware.declared_busy_w_per_core,
-        "engine.name": study.engine.name,
-        "engine.env": study.engine.env,
-        "rig": study.rig,
-        "meter": study.meter,
-        **{f"workload.{name}": value for name, value in workload.items() if name != "source"},
-        # How often something is repeated changes no row.
-        **{f"plan.{name}": value for name, value in plan.items() if name not in {"windows", "starts"}},
-        **{name: value for name, value in later.items() if value},
-    }
-
-
-def _study_id(study: Study) -> str:
-    """Name a study after what it holds fixed, so that the same command finds its rows again."""
-    name = "_".join([study.model.name, study.hardware.name, study.engine.name, study.workload.name, study.plan.name])
-    return f"{name}{'_modelled' if study.rig == 'modelled' else ''}-{content_hash(held(study))[:6]}"
-
-
 def _validate(kind: type[T], data: dict[str, Any], prefix: str) -> T:
     try:
         return TypeAdapter(kind).validate_python(data)
@@ -296,4 +287,5 @@ def _validate(kind: type[T], data: dict[str, Any], prefix: str) -> T:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         given = "" if isinstance(first["input"], dict) else f"={first['input']!r}"
-        raise ConfigError(f"{prefix}{key}{given}: {first['msg']}") from error
+        message = first["msg"].removeprefix("Value error, ")  # pydantic's, before our own
+        raise ConfigError(f"{prefix}{key}{given}: {message}") from error

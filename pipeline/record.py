@@ -126,6 +126,13 @@ class Row(Record):
     trace_file: str | None = column("requests and power samples, path relative to the results folder", default=None)
     trace_sha256: str | None = column("hash of that file", default=None)
     calibration_id: str | None = column("constants of the model, for modelled rows", default=None)
+    output_tokens_per_s_rel_error: float | None = column(
+        "90th percentile of the error of these constants, on the model's own points if they are fitted to them, "
+        "else on models that were left out of the fit; null where unknown",
+        default=None,
+    )
+    power_w_rel_error: float | None = column("the same of power", default=None)
+    output_tokens_per_joule_rel_error: float | None = column("the same of joules per token", default=None)
     engine_energy_j: float | None = column(
         "energy by the engine's own reading, from the last one before the window to the last one after it", default=None
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.disaggregation import Deployment, deployments, num_servers, shared_axes
 from pipeline.engine.catalog import find_engine, refusal
+from pipeline.engine.runtime.catalog import find_runtime
 from pipeline.engine.trtllm.disaggregated import as_server, cannot_be_placed, without_prompts
 from pipeline.engine.trtllm.multinode import num_nodes, why_not_here
 from pipeline.engine_config import EngineConfig
@@ -45,6 +46,7 @@ def renderings(study: Study, count: int) -> Renderings:
         raise ConfigError(f"hardware={study.hardware.name}: is no GPU; name what to render for, e.g. hardware=b200")
     if study.engine.name == "attached":
         raise ConfigError("engine=attached: is started by someone else; render engine=trtllm or engine=vllm")
+    find_runtime(study.engine)  # an image that it does not take is refused before a folder names it
     return _of_configs(study, count) if study.disaggregation is None else _of_deployments(study, count)
 
 
@@ -66,7 +68,8 @@ def _of_configs(study: Study, count: int) -> Renderings:
         one = of_config(config, proposed_by, study, engine)
         chosen.setdefault(one.name, one)
     notes = [*([space.describe()] if space.is_drawn else []), *seeds.notes]
-    return Renderings(chosen=tuple(chosen.values()), num_possible=len(space.configs), notes=tuple(notes))
+    num_possible = len({config.config_hash for config, _ in order})
+    return Renderings(chosen=tuple(chosen.values()), num_possible=num_possible, notes=tuple(notes))
 
 
 def _why_not_spread(config: EngineConfig, study: Study) -> str | None:

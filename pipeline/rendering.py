@@ -34,6 +34,7 @@ class Rendering:
         meta: What its meta.json says.
         values: Placeholder -> its value on this machine.
         num_nodes: Machines that it is started on.
+        draft_model: Repository or folder of the model that drafts, if one does.
     """
 
     rendered: Rendered
@@ -41,6 +42,7 @@ class Rendering:
     meta: dict[str, Any]
     values: Mapping[str, str]
     num_nodes: int
+    draft_model: str | None = None
 
     @property
     def name(self) -> str:
@@ -60,8 +62,9 @@ def of_config(config: EngineConfig, proposed_by: str, study: Study, engine: Engi
         nodes = num_nodes(config.parallelism.num_gpus, study.hardware)
     host, port = study.engine.host, study.engine.port or DEFAULT_PORT
     declared = [f"{key}={_text(value)}" for key, value in config.requested().items() if "knobs" not in key]
-    measure = _measure(study, config.parallelism.num_gpus, f"http://{host}:{port}", declared) if nodes == 1 else None
-    meta = _meta(study, engine, config, rendered, nodes, config.parallelism.num_gpus)
+    num_gpus = config.parallelism.num_gpus
+    measure = _measure(study, num_gpus, f"http://{host}:{port}", rendered, declared) if nodes == 1 else None
+    meta = _meta(study, engine, config, rendered, nodes, num_gpus)
     meta |= {
         "config_hash": config.config_hash,
         "config": config.requested(),
@@ -75,6 +78,7 @@ def of_config(config: EngineConfig, proposed_by: str, study: Study, engine: Engi
         meta=meta,
         values=_values(config, study, engine),
         num_nodes=nodes,
+        draft_model=_draft_model(config, study),
     )
 
 
@@ -87,9 +91,8 @@ def of_deployment(deployment: Deployment, study: Study, engine: Engine) -> Rende
     rendered, nodes = render_deployment(deployment, study), num_machines(deployment, study)
     config = deployment.context
     url = f"http://{study.engine.host}:{study.engine.port or DEFAULT_PORT}"
-    # It answers for many servers, whose configs one row cannot declare: the study's name says which deployment it was.
-    names = [f"study=split-{deployment.config_hash}", f"engine.served_model={study.model.name}"]
-    declared = [f"precision.weights={config.precision.weights}", *names]
+    # It answers for many servers, whose configs one row cannot declare.
+    declared = [f"precision.weights={config.precision.weights}", f"engine.served_model={study.model.name}"]
     meta = _meta(study, engine, config, rendered, nodes, deployment.num_gpus)
     meta["notes"] += ["Energy counts the GPUs of every server."]
     meta |= {
@@ -97,11 +100,16 @@ def of_deployment(deployment: Deployment, study: Study, engine: Engine) -> Rende
         "config": deployment.requested(),
         "proposed_by": "axes",
         "modelled_output_tokens_per_joule": None,
-        "measure": _measure(study, deployment.num_gpus, url, declared) if nodes == 1 else None,
+        "measure": _measure(study, deployment.num_gpus, url, rendered, declared) if nodes == 1 else None,
     }
-    values = _values(deployment.generation, study, engine)
-    requested = canonical_json(deployment.requested())
-    return Rendering(rendered=rendered, requested=requested, meta=meta, values=values, num_nodes=nodes)
+    return Rendering(
+        rendered=rendered,
+        requested=canonical_json(deployment.requested()),
+        meta=meta,
+        values=_values(deployment.generation, study, engine),
+        num_nodes=nodes,
+        draft_model=_draft_model(deployment.generation, study),
+    )
 
 
 def write(rendering: Rendering, out: Path) -> Path:
@@ -123,6 +131,8 @@ def write(rendering: Rendering, out: Path) -> Path:
     ]
     revision = f" --revision {meta['model']['revision']}" if meta["model"]["revision"] else ""
     wanted = {"model": f"set it to the folder of {repo}, which `hf download {repo}{revision}` prints"}
+    if (draft := rendering.draft_model) is not None:
+        wanted["draft_model"] = f"set it to the folder of {draft}, which `hf download {draft}` prints"
     write_definition(
         folder,
         rendering.rendered,
@@ -166,27 +176,33 @@ def _meta(
     }
 
 
-def _measure(study: Study, num_gpus: int, url: str, declared: Sequence[str]) -> str:
-    """The command that measures it once it runs, on GPUs that the user may have to number otherwise."""
+def _measure(study: Study, num_gpus: int, url: str, rendered: Rendered, declared: Sequence[str]) -> str:
+    """The command that measures it once it runs, on GPUs that the user may have to number otherwise.
+
+    Knobs are not declared one by one; `rendered` stands for all of them, and makes its rows a case of their own.
+    """
     gpus = ",".join(map(str, range(num_gpus)))
+    own = [f"num_gpus={num_gpus}", f"rendered={rendered.rendered_hash}", f"study=render-{rendered.rendered_hash}"]
     fixed = [f"model={study.model.name}", f"hardware={study.hardware.name}", f"workload={study.workload.name}"]
-    return " ".join(["tpw measure", f"url={url}", f"gpus={gpus}", *fixed, *declared])
+    return " ".join(["tpw measure", f"url={url}", f"gpus={gpus}", *own, *fixed, *declared])
 
 
 def _values(config: EngineConfig, study: Study, engine: Engine) -> dict[str, str]:
-    """Placeholders that have a value here; without a checkpoint on this machine the model has none."""
+    """Placeholders that have a value here; without their checkpoints on this machine the models have none."""
     values = {
         "host": study.engine.host,
         "port": str(study.engine.port or DEFAULT_PORT),
         "python": study.engine.python,
         **OWN_PLACES,
     }
-    draft = draft_model(config, study) if engine.name == "trtllm" else None
-    values |= {} if draft is None else {"draft_model": draft}
     try:
         return values | engine.places(config, study)
     except (ConfigError, EngineError):
         return values
+
+
+def _draft_model(config: EngineConfig, study: Study) -> str | None:
+    return draft_model(config, study) if study.engine.name == "trtllm" else None
 
 
 def _text(value: object) -> str:

@@ -4,10 +4,10 @@ from operator import attrgetter
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.config import held
 from pipeline.engine_config import canonical_json
 from pipeline.errors import ConfigError, StoreError
 from pipeline.grouping import grouped
+from pipeline.held import held
 from pipeline.record import Trial
 from pipeline.rig.protocol import Rig
 from pipeline.store import Store
@@ -22,13 +22,15 @@ def check_same(study: Study, rig: Rig, store: Store) -> None:
         ConfigError: If the stored trials hold something else fixed.
         StoreError: If what they held fixed cannot be read.
     """
-    for trial in store.trials(study.id):
+    now = held(study) | {"engine_version": rig.engine_version}
+    for trial in {(trial.study_json, trial.engine_version): trial for trial in store.trials(study.id)}.values():
         stored = held(study_of(trial))
         stored["engine_version"] = trial.engine_version or rig.engine_version  # unknown where no start succeeded
-        for key, value in (held(study) | {"engine_version": rig.engine_version}).items():
-            if stored[key] != value:
+        for key in now | stored:
+            if stored.get(key) != now.get(key):
                 raise ConfigError(
-                    f"{key}={value}: study {study.id} has rows of {key}={stored[key]}; choose another name with STUDY="
+                    f"{key}={now.get(key)}: study {study.id} has rows of {key}={stored.get(key)}; choose another name "
+                    "with STUDY="
                 )
     others = {row.gpu_uuids[0] for row in store.rows(study.id) if row.gpu_uuids} - {rig.first_gpu}
     if others:

@@ -4,6 +4,7 @@ A rule looks at one config and returns None or the reason. Rules never guess: wh
 start, does it fit after fragmentation) is left to the trial, and what one engine refuses to its adapter.
 """
 
+import math
 from collections.abc import Callable
 
 from pipeline.engine_config import EngineConfig
@@ -45,7 +46,7 @@ def _devices(config: EngineConfig, study: Study) -> str | None:
 
 def _shards(config: EngineConfig, study: Study) -> str | None:
     model, layout = study.model, config.parallelism
-    if model.num_heads % layout.tp:
+    if model.num_heads % layout.tp and not layout.attention_dp:  # under attention DP each rank has all heads
         return f"parallelism.tp={layout.tp} does not divide the {model.num_heads} attention heads"
     if layout.pp > model.num_layers:
         return f"parallelism.pp={layout.pp} exceeds the {model.num_layers} layers"
@@ -91,7 +92,10 @@ def _scheduler(config: EngineConfig, study: Study) -> str | None:
             f"may need {longest_tokens} tokens in one step"
         )
     if max_batch_size is not None and max_batch_size > limit_tokens:
-        return "batching.max_batch_size exceeds max_num_tokens: a decode step could not hold the batch"
+        return (
+            f"batching.max_batch_size={max_batch_size} exceeds batching.max_num_tokens={limit_tokens}: a decode step "
+            "could not hold the batch; lower the one or raise the other"
+        )
     return None
 
 
@@ -149,3 +153,15 @@ def why_infeasible(config: EngineConfig, study: Study) -> str | None:
     """The first rule that this config breaks, or None."""
     broken = first_broken(config, study)
     return broken[1] if broken else None
+
+
+def why_too_few(study: Study, num_visible: int) -> str | None:
+    """Why layouts that hardware.num_gpus lets through would not find their GPUs here, or None."""
+    axes = (study.axes.get(f"parallelism.{name}", (1,)) for name in ("tp", "pp", "cp"))
+    widest = math.prod(max(int(str(value or 1)) for value in axis) for axis in axes)
+    if min(widest, study.hardware.num_gpus) <= num_visible:
+        return None
+    return (
+        f"hardware.num_gpus={study.hardware.num_gpus}: {num_visible} visible here (nvidia-smi -L, "
+        "CUDA_VISIBLE_DEVICES); leave it out, or add rig=modelled for a larger machine"
+    )

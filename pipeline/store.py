@@ -2,6 +2,7 @@
 
     results/trials/study=<id>/row-<row_id>.parquet      written when its window closes
     results/trials/study=<id>/trial-<trial_id>.parquet  written last: the trial is complete
+    (a survey writes the rows of all its configs to one file, then all its trials, each named after its first)
     results/traces/study=<id>/<row_id>.parquet          requests and energy readings behind the row
 
 A file is written to a temporary name in its folder, fsynced and renamed, so that a kill at any moment leaves
@@ -12,7 +13,7 @@ import fcntl
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -52,10 +53,19 @@ class Store:
         Raises:
             StoreError: If the folder cannot be written, or a value breaks the schema.
         """
-        name, key = ("row", record.row_id) if isinstance(record, Row) else ("trial", record.trial_id)
-        path = self.study_dir(record.study_id) / f"{name}-{key}.parquet"
+        return self.append_all([record])
+
+    def append_all(self, records: Sequence[Row | Trial]) -> Path:
+        """Write records of one kind and study to one file, named after the first.
+
+        Raises:
+            StoreError: If the folder cannot be written, or a value breaks the schema.
+        """
+        first = records[0]
+        name, key = ("row", first.row_id) if isinstance(first, Row) else ("trial", first.trial_id)
+        path = self.study_dir(first.study_id) / f"{name}-{key}.parquet"
         try:
-            table = pa.Table.from_pylist([record.to_dict()], schema=record.schema())
+            table = pa.Table.from_pylist([record.to_dict() for record in records], schema=first.schema())
         except (pa.ArrowException, OverflowError) as error:
             raise StoreError(f"{path}: a value is not of its column's type ({error})") from error
         write_atomically(table, path)
@@ -178,6 +188,7 @@ def write_atomically(table: pa.Table, path: Path, encodings: Mapping[str, str] |
     Raises:
         StoreError: If it cannot be written.
     """
+    is_long = encodings is None and len(table) > 1  # many records, which repeat each other
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,9 +197,9 @@ def write_atomically(table: pa.Table, path: Path, encodings: Mapping[str, str] |
                 table,
                 handle,
                 compression="zstd",
-                use_dictionary=False,
+                use_dictionary=is_long,
                 compression_level=COMPRESSION_LEVEL,
-                column_encoding=dict(encodings or {}),
+                column_encoding=None if is_long else dict(encodings or {}),
                 write_page_checksum=True,
                 write_statistics=False,  # of a line or two they say nothing, and fill a third of the file
             )

@@ -11,7 +11,11 @@ from pydantic.dataclasses import dataclass
 
 from pipeline.disaggregation import Disaggregation
 from pipeline.engine_config import EngineConfig, Value, content_hash
+from pipeline.errors import ConfigError
 from pipeline.workload import OperatingPoint, Slo, Workload
+
+ON_GPUS = frozenset({"trtllm", "vllm"})
+"""Engines that this project runs on GPUs only; a server of either kind that somebody else started is `attached`."""
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -66,6 +70,30 @@ class Model:
     path: str | None = None
     hf_config: dict[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        """Check what no single fact shows.
+
+        Raises:
+            ValueError: If facts contradict each other, or one that others need is missing.
+        """
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}")
+        if self.num_dense_layers > self.num_layers or self.num_sliding_layers > self.num_layers:
+            raise ValueError(f"num_dense_layers and num_sliding_layers are among num_layers={self.num_layers}")
+        if self.num_sliding_layers and self.sliding_window_tokens is None:
+            raise ValueError(f"num_sliding_layers={self.num_sliding_layers} need sliding_window_tokens")
+        if self.num_experts and not (
+            0 < self.num_experts_per_token <= self.num_experts and self.expert_intermediate_size
+        ):
+            raise ValueError(
+                f"num_experts={self.num_experts} need expert_intermediate_size and num_experts_per_token, at most as "
+                f"many (here {self.expert_intermediate_size} and {self.num_experts_per_token})"
+            )
+        if (not self.num_experts or self.num_dense_layers) and not self.intermediate_size:
+            raise ValueError("intermediate_size is 0, and there are layers without experts")
+        if self.active_params > self.total_params:
+            raise ValueError(f"active_params={self.active_params} exceed total_params={self.total_params}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Hardware:
@@ -75,7 +103,8 @@ class Hardware:
 
     `flops_per_s` is dense (no sparsity), per device and precision. `link_bandwidth_bytes_per_s` is per
     device and direction between devices of one domain. `provisioned_kw_per_gpu` is all-in utility power,
-    PUE included. The `declared_*` values are the watts model of a machine without an energy sensor.
+    PUE included. The `declared_*` values are the watts model of a machine without an energy sensor. `power_cap_w` per
+    board and `sm_clock_share` of the highest SM clock are of the model only: nothing is set on a device.
     """
 
     name: str
@@ -94,6 +123,8 @@ class Hardware:
     nvml_name: str | None = None
     declared_idle_w: float | None = None
     declared_busy_w_per_core: float | None = None
+    power_cap_w: float | None = Field(default=None, gt=0)
+    sm_clock_share: float = Field(default=1.0, ge=0.3, le=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -186,7 +217,7 @@ class Study:
 
     `axes` maps a conf path to the values it may take. `baseline` is the user's present config, if given.
     `disaggregation` is None where one server does both phases of a request.
-    `weights_seed` is that of random weights.
+    `weights_seed` is that of random weights. `calibration` is a file of constants of the model; None: the shipped ones.
     """
 
     id: str
@@ -206,6 +237,7 @@ class Study:
     weights_seed: int = Field(default=0, ge=0)
     baseline: EngineConfig | None = None
     disaggregation: Disaggregation | None = None
+    calibration: str | None = None
     power: Literal["untouched"] = "untouched"
     launcher: Literal["local"] = "local"
 
@@ -226,6 +258,21 @@ class Study:
             "lengths_sha256": load.lengths_sha256,
             "shared_prefix_tokens": load.shared_prefix_tokens or None,
             "weights_seed": self.weights_seed or None,
+            "power_cap_w": self.hardware.power_cap_w,
+            "sm_clock_share": None if self.hardware.sm_clock_share == 1 else self.hardware.sm_clock_share,
         }
         case |= {name: value for name, value in later.items() if value is not None}
         return content_hash(case)
+
+
+def check_metered(study: Study) -> None:
+    """Check that the study's hardware is what its engine draws its energy from.
+
+    Raises:
+        ConfigError: If an engine of GPUs would be scored with a processor's watts.
+    """
+    if study.rig == "served" and study.engine.name in ON_GPUS and study.hardware.kind == "cpu":
+        raise ConfigError(
+            f"hardware={study.hardware.name}: engine={study.engine.name} runs on GPUs, whose energy would be left out; "
+            "leave hardware out on the machine that has them, or name theirs"
+        )

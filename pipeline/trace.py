@@ -37,6 +37,7 @@ class Context:
         is_window_long_enough: Whether the plan's cap left room for as many request durations as it asks for.
         is_extended: Whether the window was doubled for a wide interval.
         bound_tokens_per_s: What the hardware's published peaks allow, or None.
+        bound_tokens_per_joule: The same at the power of idle boards.
         num_constant_weights: Weight tensors that hold a single value, by the engine's account, or None.
         is_engine_untested: Whether nothing that we know of the engine was checked against its version.
         is_instrumented: Whether the engine was started with metrics of its own that are not part of the config.
@@ -53,6 +54,7 @@ class Context:
     is_window_long_enough: bool = True
     is_extended: bool = False
     bound_tokens_per_s: float | None = None
+    bound_tokens_per_joule: float | None = None
     num_constant_weights: int | None = None
     is_engine_untested: bool = False
     is_instrumented: bool = False

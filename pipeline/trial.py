@@ -17,7 +17,7 @@ from pipeline.record import Row, Trial
 from pipeline.resume import study_json
 from pipeline.rig.protocol import Rig, Start, TrialError
 from pipeline.score import misses, score, usable
-from pipeline.store import Store, new_id
+from pipeline.store import new_id
 from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 
@@ -38,10 +38,18 @@ class Progress(Protocol):
         ...
 
 
+class Sink(Protocol):
+    """Where rows and the trial go, one at a time: a `Store`, or what keeps them for one."""
+
+    def append(self, record: Row | Trial) -> object:
+        """Take one."""
+        ...
+
+
 def run_trial(
     study: Study,
     rig: Rig,
-    store: Store,
+    store: Sink,
     config: EngineConfig,
     *,
     number: int,

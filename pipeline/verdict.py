@@ -62,6 +62,8 @@ class Facts:
         is_window_long_enough: Whether the plan's cap left room for as many request durations as it asks for.
         output_tokens_per_s: Throughput.
         bound_tokens_per_s: What published peak bandwidth and arithmetic allow.
+        output_tokens_per_joule: Efficiency.
+        bound_tokens_per_joule: The bound of throughput at the power of idle boards.
         rel_ci95: Half-width of the interval.
         num_new_kernels: Files added to the kernel caches.
         num_compile_lines: Log lines that tell of a kernel compiled.
@@ -103,6 +105,8 @@ class Facts:
     is_window_long_enough: bool
     output_tokens_per_s: float
     bound_tokens_per_s: float | None
+    output_tokens_per_joule: float | None
+    bound_tokens_per_joule: float | None
     rel_ci95: float | None
     num_new_kernels: int | None
     num_compile_lines: int | None
@@ -136,7 +140,8 @@ def judge(facts: Facts, plan: Plan) -> tuple[RowStatus, tuple[Reason, ...], tupl
         Reason.NO_ENERGY: facts.energy_j is None or facts.energy_j <= 0,
         Reason.GPU_COUNT_MISMATCH: facts.num_gpus > 0 and facts.num_devices != facts.num_gpus,
         Reason.GPU_UNUSED: facts.num_gpus > 0 and _below(facts.gpu_busy, MIN_GPU_USE),
-        Reason.ABOVE_PHYSICAL_BOUND: _above(facts.output_tokens_per_s, facts.bound_tokens_per_s),
+        Reason.ABOVE_PHYSICAL_BOUND: _above(facts.output_tokens_per_s, facts.bound_tokens_per_s)
+        or _above(facts.output_tokens_per_joule, facts.bound_tokens_per_joule),
         Reason.WEIGHTS_CONSTANT: _above(facts.num_constant_weights, 0),
         Reason.ERROR_RATE: facts.num_failed > 0 and facts.num_completed == 0,
         Reason.INSTRUMENTED: facts.is_instrumented,

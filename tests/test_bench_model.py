@@ -1,13 +1,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import pytest
 
-from bench.model import POINTS, conf_name, floor, leave_one_model_out, order, read_points, summary
+from bench.model import POINTS, conf_name, floor, leave_one_model_out, order, read_points
 from pipeline.roofline.calibration import SHIPPED
+from pipeline.roofline.fit import fit, summary
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,18 +35,27 @@ def test_the_published_points_are_met_as_the_document_says() -> None:
     points = read_points(POINTS)
     assert len(points.rows) == 381
     assert sum(points.left_out.values()) == 461 - 381
-    every = np.ones(len(points.rows), dtype=bool)
-    inside, outside = points.errors(SHIPPED), leave_one_model_out(points)
-    assert summary(inside, every)["j_per_token"]["median"] <= 0.12
-    assert summary(outside, every)["j_per_token"]["median"] <= 0.18
-    assert order(points, inside)["rank_correlation_median"] >= 0.9
-    assert 0 < floor(points)["median"] < summary(inside, every)["j_per_token"]["median"]
+    inside, outside = points.measured.errors(SHIPPED), leave_one_model_out(points)
+    assert outside is not None
+    own, others = summary(inside), summary(outside)
+    assert own.j_per_token.median <= 0.12
+    assert others.j_per_token.median <= 0.18
+    assert (order(points, inside)["rank_correlation_median"] or 0) >= 0.9
+    assert 0 < (floor(points) or {})["median"] < own.j_per_token.median
+    provenance = SHIPPED.provenance
+    assert provenance is not None
+    assert provenance.outside is not None
+    assert provenance.num_points == len(points.rows)
+    assert set(provenance.models) == set(points.rows["conf"])
+    for stated, found in ((provenance.inside, own), (provenance.outside, others)):
+        for quantity in ("tokens_per_s", "power_w", "j_per_token"):
+            assert asdict(getattr(stated, quantity)) == pytest.approx(asdict(getattr(found, quantity)), abs=0.01)
 
 
 def test_the_shipped_constants_are_those_of_the_file() -> None:
-    points = read_points(POINTS)
-    again = points.errors(points.fit(np.ones(len(points.rows), dtype=bool), "again"))
-    for quantity, errors in points.errors(SHIPPED).items():
+    measured = read_points(POINTS).measured
+    again = measured.errors(fit(measured, "again"))
+    for quantity, errors in measured.errors(SHIPPED).items():
         assert again[quantity] == pytest.approx(errors, abs=0.03), quantity
 
 
@@ -77,6 +88,7 @@ def test_any_file_with_these_columns_will_do_and_the_last_line_is_json(tmp_path:
     assert result["calibration"] == SHIPPED.id
     assert result["num_points"] == 59
     assert result["num_left_out"] == 56
+    assert result["points_per_s"] > 0
     assert "no facts in conf/model" in answer.stdout
 
 
@@ -90,6 +102,28 @@ def test_a_file_that_is_not_there_or_lacks_a_column_is_named(tmp_path: Path) -> 
     assert short.returncode == 2
     assert "lacks the columns" in short.stderr
     assert "avg_batch_size" in short.stderr
+
+
+def test_two_points_of_one_model_are_told_apart_from_many_and_bad_lines_are_counted(tmp_path: Path) -> None:
+    table = pd.read_csv(POINTS)
+    table = table[table["model"].str.contains("Llama-3.1-8B") & (table["gpu"] == "H100")].head(7).reset_index(drop=True)
+    table["gpu"] = table["gpu"].astype(object)
+    table.loc[2, "gpu"] = "H20"
+    table.loc[3, "avg_power_w_total"] = 0.0
+    table.loc[4, "output_tokens_per_s"] = float("nan")
+    table.loc[5, "avg_batch_size"] = 1e6
+    table.loc[6, "weight_precision"] = "int3"
+    table.to_csv(tmp_path / "few.csv", index=False)
+    answer = run("--csv", str(tmp_path / "few.csv"))
+    assert answer.returncode == 0, answer.stderr
+    result = json.loads(answer.stdout.splitlines()[-1])
+    assert (result["num_points"], result["leave_one_model_out"], result["floor_j_per_token"]) == (2, None, None)
+    assert result["in_sample"]["rank_correlation_median"] is None
+    for reason in (
+        "H20: no facts in conf/hardware/h20.yaml", "avg_power_w_total is no positive number", "precision.weights=int3",
+        "output_tokens_per_s is no positive number", "llama-3.1-8b on 1 x H100: the batch cannot fit their memory",
+    ):  # fmt: skip
+        assert f"left out: 1 {reason}" in answer.stdout
 
 
 def test_a_file_without_a_usable_point_says_so(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from pipeline.compose import compose_conf, conf_dir, groups, nearest
-from pipeline.config import AXES, held, load_study, read_engine_config
+from pipeline.config import AXES, load_study, read_engine_config
 from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
-from pipeline.study import Study
+from pipeline.held import held
+from pipeline.study import ON_GPUS, Study
 from pipeline.workload import OperatingPoint
 from tests.builders import MODELLED, make_study
 
@@ -34,6 +35,7 @@ def test_every_choice_of_every_group_composes(turn: int) -> None:
     """Each turn takes the next choice of every group, so that all of them are seen."""
     chosen = {group: choices[turn % len(choices)] for group, choices in CHOICES.items()}
     chosen |= {"engine": "trtllm"} if chosen["space"] == "full" else {}
+    chosen |= {"hardware": "h100"} if chosen["engine"] in ON_GPUS and chosen["hardware"] == "cpu" else {}
     study = load_study([f"{group}={choice}" for group, choice in chosen.items()])
     assert study.model.name == chosen["model"]
     assert study.hardware.name == chosen["hardware"]
@@ -88,9 +90,29 @@ def test_every_experiment_composes(name: str) -> None:
     assert load_study([f"experiment={name}"]).id != make_study().id
 
 
+@pytest.mark.parametrize("engine", sorted(ON_GPUS))
+def test_an_engine_of_gpus_is_not_served_with_a_processors_watts(engine: str) -> None:
+    asked = ["model=llama-3.1-8b", f"engine={engine}", "precision=bf16"]
+    message = one_line([*asked, "hardware=cpu"])
+    assert message.startswith(f"hardware=cpu: engine={engine} runs on GPUs")
+    assert "leave hardware out" in message
+    assert load_study([*asked, "hardware=h100"]).engine.name == engine
+    assert load_study(["hardware=cpu", "engine=attached"]).hardware.name == "cpu"
+
+
 def test_an_experiment_sets_several_groups_and_the_user_still_wins() -> None:
     study = load_study(["experiment=smoke", "plan.window_s=0.75"])
     assert (study.workload.concurrency, study.search.budget_trials, study.plan.window_s) == ((1, 16), 3, 0.75)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["INFO", "0", "1e5", "true", "null", "a,b", "[1,2]", "x=y", "it's", "a\\b", "end\\", "q\\'x", "", "/a/b:/c d"],
+)
+def test_a_variable_of_the_environment_is_added_as_the_text_it_is(value: str) -> None:
+    for key in ("engine.env.NCCL_DEBUG", "+engine.env.NCCL_DEBUG"):
+        assert load_study([f"{key}={value}"]).engine.env == {"NCCL_DEBUG": value}
+    assert load_study([f"engine.env.NCCL_DEBUG='{'INFO'}'"]).engine.env == {"NCCL_DEBUG": "INFO"}
 
 
 def test_one_load_is_a_ladder_too() -> None:
@@ -103,7 +125,7 @@ def test_composing_leaves_no_trace_of_the_last_time() -> None:
     assert compose_conf(["plan=quick"]) == first
 
 
-GROUP_LIST = "allowed: baseline, batching, disaggregation, engine, engines_dir"
+GROUP_LIST = "allowed: baseline, batching, calibration, disaggregation, engine, engines_dir"
 BAD: list[tuple[str, list[str]]] = [
     ("mode=tiny-llama", ["mode: unknown key", "did you mean 'model'?", GROUP_LIST]),
     (
@@ -226,6 +248,8 @@ def test_the_id_does_not_depend_on_what_may_change_from_run_to_run(tmp_path: Pat
         (None, {"rig": "modelled"}),
         (None, {"meter": "rapl"}),
         (None, {"weights": "checkpoint"}),
+        ("hardware", {"power_cap_w": 500.0}),
+        ("hardware", {"sm_clock_share": 0.5}),
     ],
 )
 def test_what_a_study_holds_is_whatever_makes_rows_incomparable(part: str | None, changes: dict[str, Any]) -> None:
@@ -233,8 +257,35 @@ def test_what_a_study_holds_is_whatever_makes_rows_incomparable(part: str | None
     changed: Study = dataclasses.replace(
         study, **changes if part is None else {part: dataclasses.replace(getattr(study, part), **changes)}
     )
-    differing = [key for key, value in held(changed).items() if held(study)[key] != value]
+    differing = [key for key, value in held(changed).items() if held(study).get(key) != value]
     assert differing == [f"{part}.{name}" if part else name for name in changes]
+
+
+def test_a_calibration_is_held_where_rows_come_from_it_alone() -> None:
+    served, modelled = make_study(), make_study(*MODELLED)
+    assert held(dataclasses.replace(served, calibration="own.json")) == held(served)
+    assert held(dataclasses.replace(modelled, calibration="own.json"))["calibration"] == "own.json"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ("hardware.power_cap_w=140",),
+            "hardware.power_cap_w=140: a board draws hardware.idle_power_w=141 doing nothing",
+        ),
+        (("hardware.power_cap_w=0",), "hardware.power_cap_w=0: Input should be greater than 0"),
+        (("hardware.sm_clock_share=0.1",), "hardware.sm_clock_share=0.1: Input should be greater than or equal to 0.3"),
+        (("hardware.sm_clock_share=0.5", "hardware.power_cap_w=500"), "a cap chooses the clock itself; leave out"),
+        (("hardware.power_cap_w=500", "rig=served"), "hardware.power_cap_w=500: is of rig=modelled only"),
+        (("hardware.sm_clock_share=0.5", "rig=served"), "hardware.sm_clock_share=0.5: is of rig=modelled only"),
+        (("model.num_kv_heads=7",), "model: num_kv_heads=7 does not divide num_heads=64"),
+    ],
+)
+def test_a_power_state_that_cannot_be_and_facts_that_contradict_are_refused(
+    overrides: tuple[str, ...], said: str
+) -> None:
+    assert said in one_line([*MODELLED, *overrides])
 
 
 def test_the_id_follows_from_what_is_held() -> None:

@@ -23,6 +23,7 @@ DIMENSIONLESS = {
     "occupancy", "drift", "power_drift", "output_tokens_per_joule_rel_ci95", "block_autocorrelation", "gpu_busy_mean",
     "kv_cache_use_mean", "token_disagreement", "client_core_share", "host_busy_share", "host_steal_share",  # ratios
     "engine_energy_disagreement", "finished_token_disagreement",  # ratios by the engine's account
+    "output_tokens_per_s_rel_error", "power_w_rel_error", "output_tokens_per_joule_rel_error",  # ratios
     "method",  # a version
     "score",  # the one name with a unit of its own, in its meaning
 }  # fmt: skip

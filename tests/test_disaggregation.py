@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from pipeline.config import held
 from pipeline.disaggregation import Disaggregation, deployments, num_servers, shared_axes
 from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
+from pipeline.held import held
 from pipeline.study import Study
 from tests.builders import MODELLED, make_study
 

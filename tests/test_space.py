@@ -101,7 +101,7 @@ BROKEN: list[tuple[tuple[str, ...], dict[str, Any], dict[str, Value | None], str
         DENSE,
         {},
         {"batching.max_num_tokens": 512, "batching.max_batch_size": 1024, "batching.chunked_prefill": True},
-        "max_batch_size exceeds max_num_tokens",
+        "batching.max_batch_size=1024 exceeds batching.max_num_tokens=512",
     ),
     (DENSE, {}, {"engine.knobs.kv_cache_config.enable_block_reuse": True}, "prompts share nothing"),
     (EMBEDDED, {}, {"precision.weights": "bf16", "engine.knobs.enable_prefix_caching": True}, "prompts share nothing"),
@@ -144,6 +144,8 @@ ALLOWED: list[tuple[tuple[str, ...], dict[str, Any], dict[str, Value | None]]] =
     (DENSE, {}, {"parallelism.tp": 4, "parallelism.pp": 2}),
     (DENSE, {}, {"parallelism.tp": 2, "parallelism.attention_dp": True}),
     (DENSE, {"hardware": {"num_gpus": 32}}, {"parallelism.tp": 32}),
+    # each rank has all heads
+    (MIXTURE, {"hardware": {"num_gpus": 12}}, {"parallelism.tp": 6, "parallelism.attention_dp": True}),
     (MIXTURE, {}, {"parallelism.tp": 4, "parallelism.ep": 2}),
     (MIXTURE, {"engine": {"name": "vllm"}}, {"parallelism.tp": 4, "parallelism.ep": 4}),
     (

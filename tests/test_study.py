@@ -134,9 +134,29 @@ def test_a_case_differs_with_all_that_makes_it_another_case() -> None:
         case(study, dataclasses.replace(CONFIG, precision=Precision(weights="fp4", kv_cache="fp8"))),
         case(study, dataclasses.replace(CONFIG, parallelism=Parallelism(tp=2))),
         case(study, dataclasses.replace(CONFIG, engine="vllm")),
+        case(dataclasses.replace(study, hardware=dataclasses.replace(study.hardware, power_cap_w=500.0))),
+        case(dataclasses.replace(study, hardware=dataclasses.replace(study.hardware, sm_clock_share=0.5))),
         case(study),
     ]
     assert len(set(others)) == len(others)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"num_kv_heads": 7}, "num_kv_heads=7 does not divide num_heads=64"),
+        ({"num_dense_layers": 37}, "num_dense_layers and num_sliding_layers are among num_layers=36"),
+        ({"sliding_window_tokens": None}, "num_sliding_layers=18 need sliding_window_tokens"),
+        ({"num_experts_per_token": 129}, "num_experts=128 need expert_intermediate_size and num_experts_per_token"),
+        ({"num_experts_per_token": 0}, r"at most as many \(here 2880 and 0\)"),
+        ({"expert_intermediate_size": 0}, "num_experts=128 need expert_intermediate_size"),
+        ({"num_experts": 0, "intermediate_size": 0}, "intermediate_size is 0, and there are layers without experts"),
+        ({"active_params": 10**13}, "active_params=10000000000000 exceed total_params="),
+    ],
+)
+def test_facts_that_contradict_each_other_are_refused(facts: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        dataclasses.replace(make_study(*MODELLED).model, **facts)
 
 
 def test_a_study_survives_its_json() -> None:
@@ -144,7 +164,7 @@ def test_a_study_survives_its_json() -> None:
     again = TypeAdapter(Study).validate_json(study_json(study))
     assert again == study
     assert study_json(again) == study_json(study)
-    assert [type(value) for value in again.axes["batching.chunked_prefill"]] == [bool]
+    assert [type(value) for value in again.axes["batching.chunked_prefill"]] == [bool] * 2
     assert [type(value) for value in again.axes["parallelism.tp"]] == [int] * 4
 
 

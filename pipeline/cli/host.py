@@ -4,7 +4,6 @@ tiny-llama needs nothing. For the others: the GPU that is here names the hardwar
 that its runtime has is used, and without a GPU the modelled rig answers for b200.
 """
 
-import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
@@ -13,9 +12,13 @@ from pipeline.config import load_study
 from pipeline.engine.catalog import ENGINES
 from pipeline.errors import ConfigError, EngineError
 from pipeline.meter.visible_gpus import Gpu, visible_gpus
+from pipeline.rules import why_too_few
 from pipeline.study import Study
 
 MODELLED_HARDWARE = "b200"
+MACHINE_GPUS = 8
+"""Devices of the largest machine; hardware with more is a rack in one link domain."""
+
 GPU_CHOICES = {
     "precision": "auto",
     "parallelism": "auto",
@@ -98,6 +101,9 @@ def _modelled(overrides: Sequence[str], given: dict[str, str], choices: dict[str
         )
     choices |= {} if "hardware" in given else {"hardware": MODELLED_HARDWARE}
     choices |= {} if "engine" in given else {"engine": engines[0]}
+    hardware = compose_conf([f"hardware={given.get('hardware', MODELLED_HARDWARE)}"])["hardware"]
+    if choices.get("parallelism") == "auto" and hardware["num_gpus"] > MACHINE_GPUS:
+        choices["parallelism"] = "rack"
     others = [text for text in overrides if not text.startswith("rig=")]
     completed = (*_texts(choices | {"rig": "modelled"}), *others)
     study = load_study(completed)
@@ -126,23 +132,9 @@ def _served(
         choices["hardware.num_gpus"] = str(len(gpus))
     completed = (*_texts(choices), *overrides)
     study = load_study(completed)
-    _check_enough(study, len(gpus))
+    if (too_few := why_too_few(study, len(gpus))) is not None:
+        raise ConfigError(too_few)
     return Prepared(study=study, overrides=completed, notes=tuple(notes))
-
-
-def _check_enough(study: Study, num_visible: int) -> None:
-    """Check that the layouts that hardware.num_gpus lets through find their GPUs, not at the trial that needs them.
-
-    Raises:
-        ConfigError: If one would not.
-    """
-    axes = (study.axes.get(f"parallelism.{name}", (1,)) for name in ("tp", "pp", "cp"))
-    widest = math.prod(max(int(str(value or 1)) for value in axis) for axis in axes)
-    if min(widest, study.hardware.num_gpus) > num_visible:
-        raise ConfigError(
-            f"hardware.num_gpus={study.hardware.num_gpus}: {num_visible} visible here (nvidia-smi -L, "
-            "CUDA_VISIBLE_DEVICES); leave it out, or add rig=modelled for a larger machine"
-        )
 
 
 def _first_available(overrides: Sequence[str], choices: dict[str, str], engines: list[str]) -> tuple[str, list[str]]:

@@ -57,7 +57,9 @@ def import_(
     )
     console.print(said, soft_wrap=True, highlight=False)
     if concurrency is None:
-        note = "the load is the mean in flight, for a report does not say what was asked for; concurrency=N says it"
+        note = (
+            "the load is the mean in flight, as a report does not say what was asked for; of the next say concurrency=N"
+        )
         console.print(note, soft_wrap=True, highlight=False)
 
 

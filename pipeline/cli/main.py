@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 
 from pipeline import __version__
+from pipeline.cli.calibrate import calibrate_
 from pipeline.cli.doctor import doctor
 from pipeline.cli.import_ import import_
 from pipeline.cli.measure import measure
@@ -44,6 +45,9 @@ app.command(
     help="Write engine folders (files, command line, script) of a study's configs; starts nothing.", epilog=EPILOG
 )(render)
 app.command(help="Recompute stored rows from their evidence; fails where they differ.")(verify)
+app.command(
+    name="calibrate", help="Fit the constants of the model to measured rows; says how far off it is, before and after."
+)(calibrate_)
 app.command(name="import", help="Make a row of another tool's report: never ranked with rows measured here.")(import_)
 app.command(help="Print the best configurations of a study again, from its rows alone.")(show)
 

@@ -23,6 +23,9 @@ ATTACHED = {
 }
 """Choices for a server on GPUs, where the user named none."""
 
+OWN = ("url", "gpus", "num_gpus", "rendered")
+"""Words of a server that runs; all others are the study's."""
+
 
 def measure(
     overrides: Annotated[
@@ -51,14 +54,22 @@ def measure(
 def attached(words: Sequence[str]) -> Prepared:
     """The study of a server that someone else runs.
 
+    `rendered` is the folder of `tpw render` that it was started from, and `num_gpus` how many GPUs that one reserves.
+
     Raises:
-        ConfigError: If its GPUs are not named, or its weights' format is not declared.
+        ConfigError: If its GPUs are not named, or are not `num_gpus`, or its weights' format is not declared.
     """
     given = {word.lstrip("+~").split("=", 1)[0]: word.partition("=")[2] for word in words}
-    rest = [word for word in words if not word.startswith(("url=", "gpus="))]
+    rest = [word for word in words if word.partition("=")[0] not in OWN]
     gpus = [gpu.strip() for gpu in given.get("gpus", "").strip("[]").split(",") if gpu.strip()]
     choices = {"engine": "attached", "precision.kv_cache": "auto", "engine.url": f"'{given.get('url', '')}'"}
     choices |= {"engine.gpus": str(gpus)} if gpus else {}  # each in quotes, so that an index is no number
+    choices |= {"engine.knobs.rendered": f"'{given['rendered']}'"} if "rendered" in given else {}  # nor is a hash
+    if given.get("num_gpus", str(len(gpus))) != str(len(gpus)):
+        raise ConfigError(
+            f"gpus={','.join(gpus)}: names {len(gpus)} GPUs, and the deployment reserves num_gpus={given['num_gpus']}; "
+            "name all of them, for all their energy counts"
+        )
     if given.get("hardware") == "cpu":
         choices |= {"parallelism": "single", "batching": "default"}
     elif not gpus:

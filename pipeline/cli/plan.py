@@ -1,6 +1,8 @@
 """`tpw plan`: what a sweep would do: configs, exclusions by reason, expected hours and kWh. Starts nothing."""
 
 import os
+import re
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -10,10 +12,13 @@ from pipeline.cli.second_opinion import show_second_opinion
 from pipeline.cli.table import config_text
 from pipeline.cli.terminal import terminal
 from pipeline.engine.catalog import find_engine, refusal
+from pipeline.engine.runtime.catalog import find_runtime
 from pipeline.engine.trtllm.multinode import why_not_here
 from pipeline.engine_config import EngineConfig, canonical_json
+from pipeline.grouping import grouped
 from pipeline.precision import formats
-from pipeline.roofline.predict import predict
+from pipeline.roofline.calibration_file import calibration_of
+from pipeline.roofline.predict import predict_loads
 from pipeline.search.recipe_seeds import recipe_seeds
 from pipeline.space import build_space, engine_default
 from pipeline.study import Study
@@ -29,13 +34,15 @@ def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choic
     prepared = prepare(overrides or [])
     study = prepared.study
     engine = find_engine(study)
+    if study.rig == "served":
+        find_runtime(study.engine)  # an image that it does not take is refused here too
     here = why_not_here if study.rig == "served" else lambda *_: None
     space = build_space(study, lambda config: refusal(engine, config, study) or here(config, study))
     for note in prepared.notes:
         console.print(note, style="yellow")
     console.print(f"study {study.id}")
     console.print(space.describe(), soft_wrap=True)
-    for reason, count in space.exclusions.most_common():
+    for reason, count in grouped_reasons(space.exclusions):
         console.print(f"  {count:6d}  {reason}" if count < 10**6 else f"  {count:.0e}  {reason}")
     for config in {config.precision: config for config in reversed(space.configs)}.values():
         if (found := formats(config, study.model, study.hardware)) is not None:
@@ -62,11 +69,22 @@ def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choic
     )
 
 
+def grouped_reasons(exclusions: Counter[str]) -> list[tuple[str, int]]:
+    """Reasons with how often they hold, the commonest first; those that differ in numbers only are one."""
+    groups = grouped(exclusions.most_common(), lambda each: re.sub(r"\d+(\.\d+)?", "N", each[0]))
+    found = []
+    for group in groups.values():
+        others = f" (and {len(group) - 1} more with other numbers)" if len(group) > 1 else ""
+        found.append((group[0][0] + others, sum(count for _, count in group)))
+    return sorted(found, key=lambda each: -each[1])
+
+
 def expected_power_w(study: Study, config: EngineConfig) -> float:
     """Mean power over the ladder: the roofline's for a GPU, the declared model at full load for a CPU."""
     hardware = study.hardware
     if hardware.kind == "cpu":
         return (hardware.declared_idle_w or 0.0) + (hardware.declared_busy_w_per_core or 0.0) * (os.cpu_count() or 1)
-    found = [predict(study.model, hardware, study.workload, config, point) for point in study.workload.ladder]
-    watts = [item.power_w for item in found if not isinstance(item, str)]
+    load = study.workload
+    found = predict_loads(study.model, hardware, load, config, load.ladder, calibration_of(study))
+    watts = [] if isinstance(found, str) else [each.power_w for each in found]
     return sum(watts) / len(watts) if watts else config.parallelism.num_gpus * (hardware.board_power_w or 0.0)

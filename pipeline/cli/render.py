@@ -55,6 +55,11 @@ def render(
     missing = sorted({one.meta["model"]["repo"] for one in found.chosen if "model" not in one.values})
     for repo in missing:
         console.print(f"{repo} is not on this machine: serve.sh asks for MODEL=DIR", style="yellow", soft_wrap=True)
+    drafts = sorted({one.draft_model for one in found.chosen if one.draft_model and "draft_model" not in one.values})
+    for repo in drafts:
+        console.print(
+            f"{repo} is not on this machine: serve.sh asks for DRAFT_MODEL=DIR", style="yellow", soft_wrap=True
+        )
     fewer = f"; there are no more than these, of count={count}" if len(folders) < count else ""
     console.print(
         f"wrote {len(folders)} folders to {out}, of {found.num_possible} possible{fewer}. Nothing was started.",

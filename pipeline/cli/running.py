@@ -29,13 +29,13 @@ class Run(Protocol):
         ...
 
 
-def run_study(prepared: Prepared, run: Run, num_trials: int, *, is_named_after_gpu: bool = False) -> Study:
+def run_study(prepared: Prepared, run: Run, num_trials: int | None, *, is_named_after_gpu: bool = False) -> Study:
     """Measure a prepared study under a display, and print its results; returns it under the name it got.
 
     Args:
         prepared: The study and what was decided for it.
         run: What measures it.
-        num_trials: Engine starts to expect, for the display.
+        num_trials: Engine starts to expect, for the display; None where none is started.
         is_named_after_gpu: Whether a study without a name of its own gets that of its first GPU.
 
     Raises:
@@ -59,7 +59,7 @@ def run_study(prepared: Prepared, run: Run, num_trials: int, *, is_named_after_g
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))  # each request in flight is an open file
     # A polite kill ends like Ctrl-C: rows kept, engine stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    display = (LiveDisplay if console.is_terminal else PlainDisplay)(console, num_trials, store.trials(study.id))
+    display = (LiveDisplay if console.is_terminal else PlainDisplay)(console, num_trials or 0, store.trials(study.id))
     try:
         with display:
             run(study, rig, store, display)
@@ -71,11 +71,12 @@ def run_study(prepared: Prepared, run: Run, num_trials: int, *, is_named_after_g
     return study
 
 
-def _announce(console: Console, prepared: Prepared, study: Study, num_trials: int, lines: list[str]) -> None:
+def _announce(console: Console, prepared: Prepared, study: Study, num_trials: int | None, lines: list[str]) -> None:
     """Say what was decided and what will be measured."""
     for note in prepared.notes:
         console.print(note, style="bold yellow" if study.rig == "modelled" else "yellow", soft_wrap=True)
     loads = ", ".join(map(str, study.workload.ladder))
-    console.print(f"study {study.id}: {num_trials} trials at most, loads {loads}", soft_wrap=True)
+    trials = "every feasible config" if num_trials is None else f"{num_trials} trials at most"
+    console.print(f"study {study.id}: {trials}, loads {loads}", soft_wrap=True)
     for line in lines:
         console.print(line, soft_wrap=True)

@@ -40,7 +40,7 @@ def show(
 def print_results(console: Console, study: Study, store: Store) -> None:
     """The tables, the gain over recipes, the failures and where the rows are."""
     rows, trials = store.rows(study.id), store.trials(study.id)
-    tables = result_tables(rows, trials, study.slo, console.width)
+    tables = result_tables(rows, trials, study, console.width)
     for table in tables:
         console.print()
         console.print(table)

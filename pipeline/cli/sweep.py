@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.host import prepare
+from pipeline.cli.host import prepare, with_default_knobs
 from pipeline.cli.running import run_study
 from pipeline.errors import ConfigError
 
@@ -16,9 +16,12 @@ Cfg = Annotated[str | None, typer.Option("--cfg", help="print the composed confi
 def sweep(overrides: Overrides = None, cfg: Cfg = None) -> None:
     """Search engine configurations; every trial is measured and its rows land in results/.
 
+    Of modelled hardware every config is predicted, unless a search is asked for (search=..., BUDGET=...).
+
     Raises:
         ConfigError: If its rows could never be scored.
     """
+    from pipeline.survey import survey
     from pipeline.sweep import sweep as run
 
     prepared = prepare(overrides or [])
@@ -29,7 +32,11 @@ def sweep(overrides: Overrides = None, cfg: Cfg = None) -> None:
         raise ConfigError(
             "engine.instrumented=true: such rows are never scored, so a sweep would find nothing; use tpw measure"
         )
-    run_study(prepared, run, prepared.study.search.budget_trials)
+    is_survey = prepared.study.rig == "modelled" and not any(word.startswith("search") for word in overrides or [])
+    if is_survey:
+        run_study(with_default_knobs(prepared), survey, None)
+    else:
+        run_study(prepared, run, prepared.study.search.budget_trials)
 
 
 def print_conf(overrides: Sequence[str], what: str) -> None:

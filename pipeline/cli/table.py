@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
 
@@ -12,7 +13,9 @@ from pipeline.grouping import grouped
 from pipeline.neighbours import cross_row_warnings
 from pipeline.recipe_gain import recipe_names
 from pipeline.record import Row, Trial
+from pipeline.roofline.share import share_of_limit
 from pipeline.score import best_row, score, usable
+from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 from pipeline.workload import Slo
 
@@ -28,25 +31,28 @@ NARROW_COLUMNS = 110
 LEFT_OUT = frozenset({"±95 %", "tok/s/user", "TPOT p99", "by"})
 
 
-def result_tables(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo, width: int = NARROW_COLUMNS) -> list[Table]:
+def result_tables(
+    rows: Sequence[Row], trials: Sequence[Trial], study: Study, width: int = NARROW_COLUMNS
+) -> list[Table]:
     """One table per kind of row, see `_kinds`: they are never ranked together.
 
     Args:
         rows: Those of a study.
         trials: Those of a study.
-        slo: Latency owed.
+        study: Its latency owed, and the facts that limit it.
         width: Of the terminal, in characters; a narrow one gets fewer columns, and is told so.
     """
     tables, is_narrow = [], width < NARROW_COLUMNS
     shown = [name for name in COLUMNS if not (is_narrow and name in LEFT_OUT)]
-    caption = f"left out for lack of room: {', '.join(sorted(LEFT_OUT))}" if is_narrow else None
+    caption = "in brackets: share of what the hardware's published limits allow at that load (docs/model.md)"
+    caption += f"; left out for lack of room: {', '.join(sorted(LEFT_OUT))}" if is_narrow else ""
     names = recipe_names(trials)
     for group in _kinds(rows):
-        title = _title(group, slo, names)
+        title = _title(group, study.slo, names)
         table = Table(title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left")
         for name in shown:
             table.add_column(name, justify="left" if name in {"config", "by", "notes"} else "right", overflow="fold")
-        for position, line in enumerate(_lines(group, trials, slo)):
+        for position, line in enumerate(_lines(group, trials, study)):
             cells = [cell for name, cell in zip(COLUMNS, line, strict=True) if name in shown]
             table.add_row(*cells, style="green" if position == 0 else None)
         tables.append(table)
@@ -67,6 +73,11 @@ def config_text(config_json: str, keys: Collection[str] | None = None) -> str:
 
 def varying_keys(configs: Collection[str]) -> set[str]:
     """Keys that tell these configs (as JSON) apart; that the engine's default sets none of them is no difference."""
+    return _varying_keys(frozenset(configs))
+
+
+@lru_cache(maxsize=4)  # of thousands of configs it takes a second, and every line asks
+def _varying_keys(configs: frozenset[str]) -> set[str]:
     chosen = [config for config in configs if not _is_default(config)] or list(configs)
     keys = {key for config in configs for key in json.loads(config)}
     values = {key: {canonical_json(json.loads(config).get(key)) for config in chosen} for key in keys}
@@ -116,15 +127,18 @@ def _title(rows: Sequence[Row], slo: Slo, recipes: Collection[str]) -> str:
     counts = "/".join(str(count) for count in sorted({max(1, row.num_gpus) for row in rows}))
     device = f"{counts} x {first.gpu_name}" if first.gpu_name else first.hardware
     version = "".join(f" {name}" for name in sorted({row.engine_version for row in rows if row.engine_version}))
+    error = first.output_tokens_per_joule_rel_error
+    band = "" if error is None else f" (tok/J within {100 * error:.0f} % in nine cases of ten)"
     return (
         f"{first.model} on {device}, {first.engine}{version}, {first.workload}, slo={slo.name}, plan={first.plan}; "
-        f"origin={first.origin}, evidence={first.evidence}, boundary={first.boundary}, weights={first.weights}; "
+        f"origin={first.origin}, evidence={first.evidence}{band}, boundary={first.boundary}, weights={first.weights}; "
         f"{shared_text(_compared(rows, recipes))}"
     )
 
 
-def _lines(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> list[list[str]]:
-    """The best configs, a line each, cells as in COLUMNS."""
+def _lines(rows: Sequence[Row], trials: Sequence[Trial], study: Study) -> list[list[str]]:
+    """The best configs, a line each, cells as in COLUMNS; modelled ones whose values are the same share one."""
+    slo = study.slo
     by_config = grouped(rows, attrgetter("config_hash"))
     proposed = {trial.config_hash: trial.proposed_by for trial in trials}
     recipes = recipe_names(trials)
@@ -132,18 +146,25 @@ def _lines(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> list[list[
     warnings = cross_row_warnings(rows)
     ranked = sorted(by_config.values(), key=lambda group: -(score(group, slo) or 0.0))
     lines = []
-    for group in ranked[:MAX_CONFIGS]:
+    alike: dict[tuple[object, ...], list[Row]] = {}
+    for group in ranked:
         best = best_row(group, slo)
         row = best or max(group, key=lambda row: row.output_tokens_per_joule or 0.0)
-        ci = row.output_tokens_per_joule_rel_ci95
-        notes = [*([] if best else ["misses the SLO at every load"]), *warnings[row.row_id]]
+        same = (row.load, row.output_tokens_per_joule, row.power_w, row.ttft_p99_s, best is None)
+        if same not in alike and len(alike) == MAX_CONFIGS:
+            break
+        alike.setdefault(same, []).append(row)
+    for (*_, is_missed), (row, *others) in alike.items():
+        ci, share = row.output_tokens_per_joule_rel_ci95, share_of_limit(row, study)
+        notes = [*(["misses the SLO at every load"] if is_missed else []), *warnings[row.row_id]]
+        notes += [f"and {len(others)} alike"] if others else []
         lines.append(
             [
                 recipes.get(row.config_hash) or label(row.config_json, configs),
                 row.load_text,
-                number(row.output_tokens_per_joule),
+                _of_limit(row.output_tokens_per_joule, share.output_tokens_per_joule),
                 "-" if ci is None else f"{100 * ci:.1f} %",
-                number(row.output_tokens_per_s),
+                _of_limit(row.output_tokens_per_s, share.output_tokens_per_s),
                 number(row.output_tokens_per_s_per_user),
                 seconds(row.ttft_p99_s),
                 seconds(row.tpot_p99_s),
@@ -155,9 +176,15 @@ def _lines(rows: Sequence[Row], trials: Sequence[Trial], slo: Slo) -> list[list[
     return lines
 
 
-def _compared(rows: Sequence[Row], recipes: Collection[str]) -> set[str]:
+def _of_limit(value: float | None, share: float | None) -> str:
+    return number(value) if share is None else f"{number(value)} ({100 * share:.0f} %)"
+
+
+def _compared(rows: Sequence[Row], recipes: Collection[str]) -> frozenset[str]:
     """The configs that are told apart by their settings: a recipe has many that the others have not, and a name."""
-    return {row.config_json for row in rows if row.config_hash not in recipes} or {row.config_json for row in rows}
+    return frozenset(
+        {row.config_json for row in rows if row.config_hash not in recipes} or {row.config_json for row in rows}
+    )
 
 
 def seconds(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,8 @@ from pipeline.doctor.finding import Finding, findings
 from pipeline.doctor.gpus import look
 from pipeline.doctor.model import model_findings
 from pipeline.doctor.runtime import runtime_findings
+from pipeline.doctor.study import study_findings
+from pipeline.engine.catalog import ENGINES
 from pipeline.study import Study
 
 
@@ -34,4 +37,8 @@ def examine(study: Study, environ: Mapping[str, str] = os.environ, nvml: Any = N
     for finding in runtime_findings(study, gpus):
         has_runtime |= finding.subject == "engine" and finding.state != "problem"
         yield finding
+    if has_runtime:  # as a sweep does, keys are those of the version that runs
+        version = study.engine.version or ENGINES[study.engine.name].availability(study).version
+        study = replace(study, engine=replace(study.engine, version=version))
+    yield from study_findings(study, gpus)
     yield from model_findings(study, gpus, has_runtime=has_runtime)

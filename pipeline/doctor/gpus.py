@@ -1,6 +1,7 @@
 """The GPUs: driver, who uses them, what can be metered, how they are set."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,11 @@ from pipeline.study import Study
 
 HOST_PID_NAMESPACE = "pid:[4026531836]"
 """The machine's own. Source: Linux, include/linux/proc_ns.h, PROC_PID_INIT_INO."""
+
+PROCESS_STATUS = Path("/proc/self/status")
+
+CAP_SYS_ADMIN = 21
+"""Linux: include/uapi/linux/capability.h."""
 
 HOT_C = 80.0
 """Judgement: far above an idle GPU that is cooled, and still below where clocks are lowered."""
@@ -214,8 +220,15 @@ def _process_numbers() -> Finding:
 
 def _permissions() -> Finding:
     who = "root" if os.geteuid() == 0 else "not root"
-    may = "may" if os.geteuid() == 0 else "may not"
+    may = "may" if _is_admin() else "may not"
     return ok("permissions", f"{who}: {may} set power limits and clocks; power=untouched never does")
+
+
+def _is_admin() -> bool:
+    """Whether this process has CAP_SYS_ADMIN, which NVIDIA's driver asks for; root in a container need not."""
+    status = PROCESS_STATUS.read_text() if PROCESS_STATUS.is_file() else ""
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return os.geteuid() == 0 if found is None else bool(int(found[1], 16) >> CAP_SYS_ADMIN & 1)
 
 
 def _meter(study: Study, environ: Mapping[str, str], nvml: Any, gpus: Sequence[GpuState]) -> Finding:

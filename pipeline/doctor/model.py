@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 
 from pipeline.doctor.finding import Finding, findings, not_applicable, ok, problem, refused, warning
@@ -14,7 +15,7 @@ from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.meter.catalog import MAX_USED_BYTES
 from pipeline.roofline.memory import fits
-from pipeline.rules import why_infeasible
+from pipeline.rules import first_broken
 from pipeline.study import Study
 
 
@@ -62,13 +63,21 @@ def _checkpoint(study: Study, weights: str) -> Finding:
     return ok(subject, f"complete, with tokenizer: {folder}")
 
 
-def _layouts(study: Study) -> Iterator[EngineConfig]:
-    """Configs of every precision and parallelism of the study that no rule forbids, all else at the defaults."""
+def _layouts(study: Study) -> tuple[list[EngineConfig], str]:
+    """Configs of every precision and parallelism of the study that no rule forbids, all else at the defaults.
+
+    Smallest first; and what forbids most of the others that pass most rules.
+    """
     axes = {key: values for key, values in study.axes.items() if key.startswith(("precision.", "parallelism."))}
+    found, against = [], Counter[tuple[int, str]]()
     for values in itertools.product(*axes.values()):
         config = EngineConfig.from_axes(study.engine.name, dict(zip(axes, values, strict=True)))
-        if why_infeasible(config, study) is None:
-            yield config
+        if (broken := first_broken(config, study)) is None:
+            found.append(config)
+        else:
+            against[broken] += 1
+    best = max(against, key=lambda broken: (broken[0], against[broken]), default=(0, ""))
+    return sorted(found, key=lambda config: config.parallelism.num_gpus), best[1]
 
 
 def _memory(study: Study, gpus: Gpus) -> Finding:
@@ -80,12 +89,14 @@ def _memory(study: Study, gpus: Gpus) -> Finding:
     free = [(gpu.gpu.memory_bytes or 0) - (gpu.gpu.used_bytes or 0) for gpu in gpus.states if gpu.gpu.memory_bytes]
     if study.hardware.kind == "cpu" or study.engine.name == "attached":
         return not_applicable("memory", "no GPU memory to fill")
-    layouts = sorted(_layouts(study), key=lambda config: config.parallelism.num_gpus)
+    layouts, reason = _layouts(study)
     if not layouts:
+        text, _, fix = reason.partition("; ")
+        where = f"{study.hardware.num_gpus} x {study.hardware.name}"
         return problem(
             "memory",
-            f"no layout of {study.model.name} fits {study.hardware.num_gpus} x {study.hardware.name}",
-            "more GPUs (hardware.num_gpus), a smaller format or a smaller model; tpw plan lists the reasons",
+            f"no layout of {study.model.name} is possible on {where}: {text}",
+            fix or "change what is said there; tpw plan lists all reasons",
         )
     if not free:
         return not_applicable("memory", f"{len(layouts)} layouts fit {study.hardware.name}; no GPU here could be asked")
@@ -93,7 +104,9 @@ def _memory(study: Study, gpus: Gpus) -> Finding:
     reasons = [fits(study.model, here, config, study.workload) for config in layouts]
     fitting = [config for config, reason in zip(layouts, reasons, strict=True) if reason is None]
     if not fitting:
-        return problem("memory", f"with what is free now, {reasons[-1]}", "free the GPUs' memory")
+        return problem(
+            "memory", f"with what is free now, {str(reasons[-1]).partition('; ')[0]}", "free the GPUs' memory"
+        )
     fewest = fitting[0].parallelism.num_gpus
     text = f"{len(fitting)} of {len(layouts)} layouts fit what is free now, from {fewest} GPU(s) on"
     is_used = any((gpu.gpu.used_bytes or 0) > MAX_USED_BYTES for gpu in gpus.states)
@@ -111,7 +124,7 @@ def _config(study: Study) -> Finding:
     version = study.engine.version or engine.availability(study).version
     study = dataclasses.replace(study, engine=dataclasses.replace(study.engine, version=version))
     refusal: ConfigError | None = None
-    for config in sorted(_layouts(study), key=lambda config: config.parallelism.num_gpus):
+    for config in _layouts(study)[0]:
         try:
             rendered = engine.render(config, study)
         except ConfigError as error:

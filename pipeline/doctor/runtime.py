@@ -67,7 +67,15 @@ def _engine(study: Study, gpus: Gpus) -> Iterator[Finding]:
         text, _, fix = availability.why_not.partition("; ")
         yield problem("engine", text, fix or None)
         return
-    version = availability.version
+    version, asked = availability.version, study.engine.version
+    if version is not None and asked is not None and asked != version:
+        yield problem(
+            "engine",
+            f"engine.version={asked}: the runtime has {version}",
+            "leave engine.version=null to render for that, or give the runtime (engine.python, engine.image) that has "
+            "the other",
+        )
+        return
     if version is None:
         yield warning("engine", f"{engine.name} of an unknown version", "rows will not name it; reinstall the engine")
     elif not engine.tested_version(version):

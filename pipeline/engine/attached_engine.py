@@ -18,7 +18,9 @@ class AttachedEngine:
     """Satisfies the Engine protocol."""
 
     name = "attached"
-    knobs: frozenset[str] = frozenset()
+    knobs = frozenset({"rendered"})
+    """The hash of the folder that it was started from: it tells apart what the other axes do not declare."""
+
     compile_line: re.Pattern[str] | None = None
 
     def availability(self, study: Study) -> Availability:  # noqa: ARG002  # asked of the server itself

@@ -17,6 +17,7 @@ ENGINES: dict[str, Engine] = {
     "attached": AttachedEngine(),
 }
 
+KNOBS = "engine.knobs."
 
 MAX_SHOWN = 24
 """Knobs that one message can hold."""
@@ -37,19 +38,21 @@ def find_engine(study: Study) -> Engine:
     Raises:
         ConfigError: If an axis names a knob that the engine does not have, unless engine.allow_unknown.
     """
-    engine = ENGINES[study.engine.name]
-    knobs = [key.removeprefix("engine.knobs.") for key in study.axes if key.startswith("engine.knobs.")]
-    knobs += study.baseline.knobs if study.baseline else []
-    for knob in knobs:
+    engine, split = ENGINES[study.engine.name], study.disaggregation
+    axes = {"engine": study.axes}
+    axes |= {"disaggregation.context": split.context, "disaggregation.generation": split.generation} if split else {}
+    knobs = [(of, key.removeprefix(KNOBS)) for of, keys in axes.items() for key in keys if key.startswith(KNOBS)]
+    knobs += [("engine", knob) for knob in (study.baseline.knobs if study.baseline else ())]
+    for of, knob in knobs:
         if knob not in engine.knobs and not study.engine.allow_unknown:
             known = sorted(engine.knobs)
             allowed = f"allowed: {', '.join(known) or 'none'}"
             keys = [name for name in known if name.startswith(f"{knob}.")]
             if keys:
-                raise ConfigError(f"engine.knobs.{knob}: is a group; set its keys: {', '.join(keys[:MAX_SHOWN])}")
+                raise ConfigError(f"{of}.knobs.{knob}: is a group; set its keys: {', '.join(keys[:MAX_SHOWN])}")
             many = f"it has {len(known)}; engine.allow_unknown=true passes on what a newer version has"
             raise ConfigError(
-                f"engine.knobs.{knob}: {engine.name} has no such knob{nearest(knob, known)}; "
+                f"{of}.knobs.{knob}: {engine.name} has no such knob{nearest(knob, known)}; "
                 f"{allowed if len(known) <= MAX_SHOWN else many}"
             )
     return engine

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engine.protocol import Rendered
-from pipeline.engine.script import assignments, script, words
+from pipeline.engine.script import assignments, script, variable, words
 from pipeline.engine_config import content_hash
 
 SCRIPT = "serve.sh"
@@ -44,23 +44,38 @@ def write_definition(
         rendered: Files, argv and env with placeholders.
         meta: What else there is to know: model, checkpoint, versions, GPU.
         values: Placeholder -> its value here, for the script.
-        wanted: Placeholder -> what the script asks the user to set it to.
+        wanted: Placeholder -> what the script asks the user to set it to, where it has no value here.
         comments: What the script says at its top.
 
     Raises:
         OSError: If the folder cannot be written.
     """
+    asked = [name for name in wanted or {} if (values or {}).get(name) is None]
     command = " ".join(["exec env", *assignments(rendered.env), words(rendered.argv)])
     commands = rendered.files.get(SCRIPT, command)  # several servers, or machines, take more than a command line
     files = {name: filled(content, values or {}) for name, content in rendered.files.items()} | {
         "argv.json": as_json(list(rendered.argv)),
         "env.json": as_json(dict(rendered.env)),
         "meta.json": as_json(dict(meta)),
-        SCRIPT: script(commands, comments, values or {}, wanted),
+        SCRIPT: script(_filling(rendered.files, commands, asked), comments, values or {}, wanted),
     }
     for name, content in files.items():
         write_whole(folder / name, content)
     (folder / SCRIPT).chmod(0o755)
+
+
+def _filling(files: Mapping[str, str], commands: str, asked: Sequence[str]) -> str:
+    """The commands, working on copies of the files that want what the user is asked for, which they fill in first."""
+    lines = []
+    for name, content in sorted(files.items()):
+        wants = [each for each in asked if "{" + each + "}" in content] if name != SCRIPT else []
+        if wants:
+            copy = f"{Path(name).stem}.filled{Path(name).suffix}"
+            lines.append(f'text=$(cat "${{HERE}}/{name}")')
+            lines += [f'text="${{text//"{{{each}}}"/"${{{variable(each)}}}"}}"' for each in wants]
+            lines.append(f"""printf '%s\\n' "${{text}}" > "${{HERE}}/{copy}\"""")
+            commands = commands.replace("${HERE}/" + name, "${HERE}/" + copy)
+    return "\n".join([*lines, commands])
 
 
 def write_start(folder: Path, facts: Mapping[str, Any], row_ids: Sequence[str]) -> None:

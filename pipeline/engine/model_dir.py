@@ -119,13 +119,17 @@ def _format(folder: Path) -> str:
 
     Source: `quantization_config` of Hugging Face configs; `hf_quant_config.json` of NVIDIA ModelOpt.
     """
-    quantization = _read_json(folder / "config.json").get("quantization_config") or {}
+    quantization = _object(_read_json(folder / "config.json").get("quantization_config"))
     modelopt = folder / "hf_quant_config.json"
     if modelopt.is_file():
-        quantization |= _read_json(modelopt).get("quantization") or {}
+        quantization |= _object(_read_json(modelopt).get("quantization"))
     method = str(quantization.get("quant_algo") or quantization.get("quant_method") or "bf16").lower()
     is_blocked = method == "fp8" and "weight_block_size" in quantization
     return "fp8_block" if is_blocked else method
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

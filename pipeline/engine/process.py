@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -26,6 +27,9 @@ from pipeline.study import EngineSettings
 HERE = Path(__file__).parent
 OWN_PLACES = {"embedded": str(HERE / "embedded"), "side": str(HERE / "side")}
 """Placeholder -> folder of this package that an engine may run files of."""
+
+_PROGRAM = re.compile(r"\{bin\}/([\w.-]+)")
+"""A program of the engine's own environment."""
 
 LOG_TAIL_LINES = 40
 READY_POLL_S = 0.25
@@ -208,7 +212,8 @@ class EngineProcess:
         return tuple(self.log_lines()[-LOG_TAIL_LINES:])
 
     def _fill(self, text: str) -> str:
-        text = text.replace("{python}", self._runtime.program("python")).replace("{bin}/", self._runtime.bin_prefix)
+        text = text.replace("{python}", self._runtime.program("python"))
+        text = _PROGRAM.sub(lambda match: self._runtime.program(match[1]), text)
         for name, value in self._places.items():
             text = text.replace("{" + name + "}", value)
         return text

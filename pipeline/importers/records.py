@@ -182,9 +182,11 @@ def records(
     reasons = {
         Reason.NO_TOKENS: output_tokens == 0,
         Reason.NO_ENERGY: energy_j is None,
-        Reason.READING_DISAGREEMENT: per_joule is not None
-        and report.output_tokens_per_joule is not None
-        and abs(report.output_tokens_per_joule / per_joule - 1) > MAX_DISAGREEMENT,
+        Reason.READING_DISAGREEMENT: bool(
+            per_joule
+            and report.output_tokens_per_joule is not None
+            and abs(report.output_tokens_per_joule / per_joule - 1) > MAX_DISAGREEMENT
+        ),
         Reason.DUMMY_WEIGHTS: study.weights == "random",
     }
     # The tool reads the GPUs of its own node and scales up to the others (energy_monitor.py).

@@ -16,6 +16,10 @@ from pipeline.errors import ConfigError
 
 TOOL = "trtllm-bench"
 
+MAX_NUMBER = 1e12
+MAX_NEEDED = 1e9
+"""Far above whatever a run could have: what is above it is no measurement. Two of those a row needs are multiplied."""
+
 SECTIONS = ("engine", "world_info", "request_info", "performance")
 """What every report has."""
 
@@ -108,6 +112,8 @@ def read_report(path: Path) -> BenchReport:
         report = _Report(path, json.loads(content))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the file of --report_json") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: is nested too deeply for a report; give the file of --report_json") from error
     except ValueError as error:
         raise ConfigError(f"{path}: is no JSON ({error}); give the file of --report_json") from error
     report.check_sections()
@@ -185,14 +191,19 @@ class _Report:
         """A number; None where it is absent, null, NaN or infinite.
 
         Raises:
-            ConfigError: If it is something else.
+            ConfigError: If it is something else, or absurdly large.
         """
         found = self._value(*keys)
         if found is None or (isinstance(found, float) and not math.isfinite(found)):
             return None
         if isinstance(found, bool) or not isinstance(found, int | float):
             raise ConfigError(f"{self.path}: {'.'.join(keys)}={found!r}: is no number")
+        if abs(found) > MAX_NUMBER:
+            raise self._too_large(MAX_NUMBER, *keys)
         return float(found)
+
+    def _too_large(self, most: float, *keys: str) -> ConfigError:
+        return ConfigError(f"{self.path}: {'.'.join(keys)} is above {most:g}, which no run can have had")
 
     def milliseconds(self, *keys: str) -> float | None:
         """Milliseconds, in seconds."""
@@ -208,13 +219,15 @@ class _Report:
         """A number above 0.
 
         Raises:
-            ConfigError: If there is none.
+            ConfigError: If there is none, or it is absurdly large.
         """
         found = self.number(*keys)
         if found is None or found <= 0:
             raise ConfigError(
                 f"{self.path}: {'.'.join(keys)}={self._value(*keys)!r}: a row needs a number above 0 there"
             )
+        if found > MAX_NEEDED:
+            raise self._too_large(MAX_NEEDED, *keys)
         return found
 
     def degree(self, name: str) -> int:

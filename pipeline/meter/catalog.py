@@ -113,7 +113,7 @@ def _check(hardware: Hardware, gpus: Sequence[Gpu], narrowed: str, setting: str)
     if not gpus:
         raise MeterError(
             f"hardware={hardware.name}: no GPU is visible here{narrowed or ' (no NVIDIA driver or GPU found)'}; "
-            "install the driver, start the container with its GPUs, or use hardware=cpu"
+            "install the driver, or start the container with its GPUs"
         )
     if hardware.nvml_name is None:
         raise ConfigError(

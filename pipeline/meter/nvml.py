@@ -36,7 +36,7 @@ class NvmlMeter(SampledMeter):
             MeterError: If NVML is not there, a UUID is unknown, MIG is on, or no GPU is given.
         """
         if not uuids:
-            raise MeterError("meter=nvml: no GPU to meter; make one visible (CUDA_VISIBLE_DEVICES) or use hardware=cpu")
+            raise MeterError("meter=nvml: no GPU to meter; make one visible (CUDA_VISIBLE_DEVICES)")
         library = import_nvml() if nvml is None else nvml
         with initialized(library):
             names = {str(library.nvmlDeviceGetName(device_handle(library, uuid))) for uuid in uuids}

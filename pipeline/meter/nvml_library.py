@@ -39,8 +39,7 @@ def initialized(nvml: Any) -> Iterator[None]:
         nvml.nvmlInit()
     except (nvml.NVMLError_LibraryNotFound, nvml.NVMLError_DriverNotLoaded) as error:
         raise NvmlMissingError(
-            f"meter=nvml: no NVIDIA driver ({error}); install it, start the container with its GPUs, "
-            "or use hardware=cpu"
+            f"meter=nvml: no NVIDIA driver ({error}); install it, or start the container with its GPUs"
         ) from error
     except nvml.NVMLError as error:
         raise MeterError(

@@ -11,11 +11,12 @@ from pipeline.errors import ConfigError
 from pipeline.record import Row
 from pipeline.rig.protocol import Report, Start, TrialError
 from pipeline.rig.rows import identity
-from pipeline.roofline.calibration import SHIPPED
-from pipeline.roofline.predict import Prediction, predict
+from pipeline.roofline.calibration import Calibration
+from pipeline.roofline.calibration_file import calibration_of
+from pipeline.roofline.predict import predict_loads
 from pipeline.store import new_id
 from pipeline.study import Study
-from pipeline.vocabulary import Boundary, Evidence, RowStatus, TrialStatus
+from pipeline.vocabulary import Boundary, Evidence, Reason, RowStatus, TrialStatus
 from pipeline.workload import OperatingPoint
 
 
@@ -26,7 +27,7 @@ class ModelledRig:
         """Remember the study and the engine that is modelled.
 
         Raises:
-            ConfigError: If there is no model of this hardware.
+            ConfigError: If there is no model of this hardware, or the calibration cannot be read.
         """
         if study.hardware.kind != "gpu":
             raise ConfigError(
@@ -34,6 +35,7 @@ class ModelledRig:
             )
         self.study = study
         self._engine = engine
+        self._calibration = calibration_of(study)
         self.engine_version: str | None = None
         self.first_gpu: str | None = None
 
@@ -46,53 +48,66 @@ class ModelledRig:
         return self._engine.doubts(config, self.study)
 
     def describe(self) -> list[str]:
-        """What the rows will be."""
-        return [f"rig: modelled by roofline {SHIPPED.id} of {self.study.hardware.name}; nothing is started or measured"]
+        """What the rows will be, and how far off."""
+        calibration, model = self._calibration, self.study.model.name
+        what = f"roofline {calibration.id} of {self.study.hardware.name}"
+        lines = [f"rig: modelled by {what}; nothing is started or measured"]
+        if calibration.provenance is not None:
+            errors = calibration.error_of(model)
+            known = "error unknown"
+            if errors is not None:
+                median, p90 = (100 * value for value in (errors.j_per_token.median, errors.j_per_token.p90))
+                known = f"J/token off by {median:.0f} % in the median, {p90:.0f} % in one case of ten"
+            fitted = "" if model in calibration.provenance.models else "not "
+            lines.append(f"model: {fitted}fitted to {model}; {known}, all with {calibration.provenance.engine}")
+        return lines
 
     @contextmanager
     def start(self, config: EngineConfig, trial_id: str, report: Report) -> Iterator["ModelledSession"]:
-        """Check that the config fits at the lightest load.
+        """Check that the config fits.
 
         Raises:
             TrialError: If the roofline says that it does not.
         """
         report("predicting")
-        session = ModelledSession(self.study, config, trial_id)
-        session.predict(self.study.workload.ladder[0])
-        yield session
+        yield ModelledSession(self.study, config, trial_id, self._calibration)
 
 
 class ModelledSession:
-    """One config; satisfies the Session protocol."""
+    """One config; satisfies the Session protocol. All loads are predicted at once."""
 
-    def __init__(self, study: Study, config: EngineConfig, trial_id: str) -> None:
-        """Remember what to predict."""
-        self._study = study
-        self._config = config
-        self._trial_id = trial_id
-        self.start = Start(rendered_hash=config.config_hash, evidence=Evidence.MODELLED)
-
-    def predict(self, point: OperatingPoint) -> Prediction:
-        """The roofline's answer.
+    def __init__(self, study: Study, config: EngineConfig, trial_id: str, calibration: Calibration) -> None:
+        """Predict.
 
         Raises:
             TrialError: If the config does not fit.
         """
-        study = self._study
-        found = predict(study.model, study.hardware, study.workload, self._config, point)
+        self.start = Start(rendered_hash=config.config_hash, evidence=Evidence.MODELLED)
+        self._study = study
+        self._config = config
+        self._trial_id = trial_id
+        self._calibration = calibration
+        points = study.workload.ladder
+        found = predict_loads(study.model, study.hardware, study.workload, config, points, calibration)
         if isinstance(found, str):
             raise TrialError(TrialStatus.OUT_OF_MEMORY, found)
-        return found
+        self._predictions = dict(zip(points, found, strict=True))
 
     def measure(self, point: OperatingPoint, report: Report) -> Generator[Row, None, None]:
-        """Predict one operating point."""
+        """The row of one operating point of the study's."""
         report(f"predicting, {point}")
-        found = self.predict(point)
-        yield Row(
+        yield self.row(point)
+
+    def row(self, point: OperatingPoint) -> Row:
+        """The prediction as a row; invalid where more is asked for than the engine can do."""
+        found = self._predictions[point]
+        errors = self._calibration.error_of(self._study.model.name)
+        return Row(
             **identity(self._study, self._config, point, self._trial_id),
             row_id=new_id(),
             rendered_hash=self.start.rendered_hash,
-            status=RowStatus.OK,
+            status=RowStatus.OK if found.ttft_s is not None else RowStatus.INVALID,
+            reasons=() if found.ttft_s is not None else (Reason.QUEUE_LIMITED,),
             evidence=Evidence.MODELLED,
             throughput_evidence=Evidence.MODELLED,
             energy_evidence=Evidence.MODELLED,
@@ -108,5 +123,8 @@ class ModelledSession:
             tpot_p50_s=found.tpot_s,
             ttft_p99_s=found.ttft_s,
             tpot_p99_s=found.tpot_s,
-            calibration_id=SHIPPED.id,
+            calibration_id=self._calibration.id,
+            output_tokens_per_s_rel_error=errors.tokens_per_s.p90 if errors else None,
+            power_w_rel_error=errors.power_w.p90 if errors else None,
+            output_tokens_per_joule_rel_error=errors.j_per_token.p90 if errors else None,
         )

@@ -143,6 +143,8 @@ def measured(trace: Trace, context: Context) -> dict[str, Any]:
             is_window_long_enough=context.is_window_long_enough,
             output_tokens_per_s=columns["output_tokens_per_s"],
             bound_tokens_per_s=context.bound_tokens_per_s,
+            output_tokens_per_joule=columns["output_tokens_per_joule"],
+            bound_tokens_per_joule=context.bound_tokens_per_joule,
             rel_ci95=columns["output_tokens_per_joule_rel_ci95"],
             num_new_kernels=columns["num_new_kernels"],
             num_compile_lines=columns["num_compile_lines"],

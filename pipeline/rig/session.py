@@ -23,7 +23,7 @@ from pipeline.rig.host_id import host_id
 from pipeline.rig.protocol import Report, Start, TrialError
 from pipeline.rig.rows import identity, interval_over, measured, utc
 from pipeline.rig.seen import engine_cpu_between_s, growth
-from pipeline.roofline.bound import max_output_tokens_per_s
+from pipeline.roofline.bound import physical_limit
 from pipeline.rules import longest_prompt_tokens
 from pipeline.store import Store, new_id
 from pipeline.study import Study
@@ -86,8 +86,8 @@ class ServedSession:
         Raises:
             TrialError: If the engine dies, hangs, or fails every request, or the meter goes silent.
         """
-        study, plan = self._study, self._study.plan
-        began_ns = time.monotonic_ns()
+        study, plan, began_ns = self._study, self._study.plan, time.monotonic_ns()
+        limit = physical_limit(study.model, study.hardware, study.workload, self._config, point)
         load = LoadClient(
             self._server.url, self.start.served_model or study.model.name, study.workload, study.model.vocab_size,
             point, max_prompt_tokens=longest_prompt_tokens(self._config),
@@ -109,7 +109,8 @@ class ServedSession:
                     warmup_unsettled=lacking,
                     is_window_long_enough=is_long_enough,
                     is_extended=is_extended,
-                    bound_tokens_per_s=max_output_tokens_per_s(study.model, study.hardware, self._config, point),
+                    bound_tokens_per_s=limit.output_tokens_per_s if limit else None,
+                    bound_tokens_per_joule=limit.output_tokens_per_joule if limit else None,
                     **self.start.doubts(),
                 )
                 yield self._row(point, cut(trace), context, began_ns)
@@ -148,8 +149,7 @@ class ServedSession:
         self, load: Load, watch: EngineWatch, point: OperatingPoint
     ) -> tuple[list[WarmupBlock], tuple[str, ...]]:
         """Wait until nothing changes any more; its blocks, and what had not settled at the plan's cap."""
-        plan = self._study.plan
-        began = time.monotonic()
+        plan, began = self._study.plan, time.monotonic()
         blocks: list[WarmupBlock] = []
         while True:
             blocks.append(self._block(load, watch, point))

@@ -5,11 +5,13 @@ figures get our watts (see `at_speed`). Knobs are in neither model. Asking it is
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.precision import formats
+from pipeline.roofline.lengths import MeanLengths
 from pipeline.roofline.memory import attention_ranks, engine_defaults, published
 from pipeline.roofline.predict import Prediction
 from pipeline.study import Hardware, Model
@@ -98,7 +100,7 @@ class Answer:
 
 
 def request(
-    model: Model, hardware: Hardware, workload: Workload, config: EngineConfig, num_running: int
+    model: Model, hardware: Hardware, workload: Workload, config: EngineConfig, num_running: float
 ) -> Request | str:
     """A config under a load in aiconfigurator's terms, or why it cannot be asked about.
 
@@ -123,14 +125,16 @@ def request(
         return f"precision {config.precision.weights} with KV cache {kv_cache} has no name there"
     if layout.cp > 1:
         return "context parallelism is not asked about"
+    if workload.arrival != "closed":
+        return "open loops are not asked about"
+    if hardware.power_cap_w is not None or hardware.sm_clock_share != 1:
+        return "capped power and lower clocks are not asked about"
     linear, experts = FORMATS[found.weights]
     if found.weights == "mxfp4" and found.activations != "bf16":
         experts = MXFP8_ACTIVATIONS
-    isl, osl = (
-        max(1, round(nominal * (1 + workload.length_ratio_min) / 2))
-        for nominal in (workload.isl_tokens, workload.osl_tokens)
-    )
-    batch = -(-num_running // (ranks * layout.pp))
+    lengths = MeanLengths.of(workload)
+    isl, osl = max(1, round(lengths.isl_tokens)), max(2, round(lengths.osl_tokens))
+    batch = math.ceil(num_running / (ranks * layout.pp))
     room = max(1, (config.batching.max_num_tokens or engine_defaults(config).max_num_tokens) - batch)
     return Request(
         model=SAME_SHAPES.get(model.name) or next(iter(model.checkpoints.values())).repo,
@@ -152,7 +156,7 @@ def request(
     )
 
 
-def combined(ours: Prediction, asked: Request, theirs: Answer, hardware: Hardware, *, num_waiting: int) -> Prediction:
+def combined(ours: Prediction, asked: Request, theirs: Answer, hardware: Hardware, *, num_waiting: float) -> Prediction:
     """Their throughput and latency, with our watts (`at_speed`).
 
     The time to first token gets the wait for a place, which aiconfigurator knows nothing of. `running` and `bound` stay

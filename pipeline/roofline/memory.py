@@ -4,6 +4,7 @@ from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.roofline import constants
 from pipeline.roofline.architecture import Parts, attended_token_layers, parameters
+from pipeline.roofline.lengths import MeanLengths
 from pipeline.study import Checkpoint, Hardware, Model
 from pipeline.workload import Workload
 
@@ -125,8 +126,8 @@ def kv_capacity_tokens(model: Model, hardware: Hardware, config: EngineConfig) -
 
 def requests_that_fit(model: Model, hardware: Hardware, config: EngineConfig, workload: Workload) -> int:
     """Requests whose KV cache the engine can hold at once: at full length, or at mean context where blocks grow."""
-    mean = (1 + workload.length_ratio_min) / 2 * (workload.isl_tokens + workload.osl_tokens / 2)
-    context = workload.max_seq_len_tokens if engine_defaults(config).reserves_full_length else mean
+    reserves = engine_defaults(config).reserves_full_length
+    context = workload.max_seq_len_tokens if reserves else MeanLengths.of(workload).context_tokens
     pool = max(0.0, kv_pool_bytes(model, hardware, config))
     return int(pool / kv_bytes(model, config, context)) * attention_ranks(config)
 
@@ -141,5 +142,6 @@ def fits(model: Model, hardware: Hardware, config: EngineConfig, workload: Workl
     return (
         f"does not fit {hardware.name}: {weights / 1e9:.1f} GB of weights and {overhead / 1e9:.1f} GB of activations "
         f"and reserve per device leave {pool / 1e9:.1f} GB of {published(hardware, 'memory_bytes') / 1e9:.1f} GB for "
-        f"KV cache, one request of {workload.max_seq_len_tokens} tokens needs {needed / 1e9:.2f} GB"
+        f"KV cache, one request of {workload.max_seq_len_tokens} tokens needs {needed / 1e9:.2f} GB; raise "
+        "parallelism.tp or pp, or take a smaller precision.weights"
     )

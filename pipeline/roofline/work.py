@@ -12,6 +12,7 @@ from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.roofline import constants
 from pipeline.roofline.architecture import attended_token_layers, experts_touched, parameters
+from pipeline.roofline.lengths import MeanLengths
 from pipeline.roofline.memory import attention_ranks, checkpoint, engine_defaults, kv_bytes, published, weight_bytes
 from pipeline.study import Hardware, Model
 
@@ -93,10 +94,8 @@ def compute_rate_flops_per_s(model: Model, hardware: Hardware, config: EngineCon
     return hardware.flops_per_s[precision]
 
 
-def work(
-    model: Model, hardware: Hardware, config: EngineConfig, *, running: Numbers, isl_tokens: float, osl_tokens: float
-) -> Work:
-    """The work of an iteration while `running` requests of these mean lengths are served without a break.
+def work(model: Model, hardware: Hardware, config: EngineConfig, lengths: MeanLengths, running: Numbers) -> Work:
+    """The work of an iteration while `running` requests of these lengths are served without a break.
 
     A request gives up its place for a new one after OSL iterations, so prompts arrive at running / OSL per iteration.
 
@@ -106,8 +105,8 @@ def work(
     layout, ranks = config.parallelism, attention_ranks(config)
     devices, pp = layout.tp * layout.pp, layout.pp
     count, part, weights_format = parameters(model), weight_bytes(model, config), checkpoint(model, config).format
+    isl_tokens, osl_tokens, context = lengths.isl_tokens, lengths.osl_tokens, lengths.context_tokens
     batch, prompts = running / pp, running / osl_tokens / pp
-    context = isl_tokens + osl_tokens / 2
     tokens_per_iteration = (config.batching.max_num_tokens or engine_defaults(config).max_num_tokens) * ranks
     room = np.maximum(1.0, tokens_per_iteration - running)
     with_prompts = np.minimum(1.0, prompts * np.maximum(1.0, isl_tokens / room))
@@ -128,8 +127,11 @@ def work(
     linear = 2 * (count.attention + count.dense)
     scores = 4 * model.num_heads * (model.mla_kv_dim or model.head_dim) * attended_token_layers(model, context)
     # Causal: a prompt's token attends to half of what its last one attends to.
-    prompt_scores = 2 * model.num_heads * model.head_dim * isl_tokens * attended_token_layers(model, isl_tokens)
+    of_prompts = attended_token_layers(model, lengths.prompt_of_token_tokens)
+    prompt_scores = 2 * model.num_heads * model.head_dim * isl_tokens * of_prompts
     tokens = batch + prompts * isl_tokens
+    # Two all-reduces a layer, each a gathering and a scattering; attention ranks gather and scatter for the FFN alone.
+    sent_per_layer = (2 if ranks > 1 else 4) * (layout.tp - 1) / layout.tp
     return Work(
         batch=batch,
         prompts=prompts,
@@ -142,14 +144,14 @@ def work(
         expert_prefill_flops=prompts * isl_tokens * 2 * count.experts * routed / devices,
         num_layers=model.num_layers / pp,
         num_fp8_expert_layers=num_expert_layers / pp if weights_format == "fp8_block" else 0.0,
-        num_exchanges=2 * model.num_layers / pp if layout.tp > 1 else 0.0,
-        exchange_bytes=4 * (layout.tp - 1) / layout.tp * tokens * model.hidden_size * 2 * model.num_layers / pp,
+        num_exchanges=(2 * model.num_layers / pp if layout.tp > 1 else 0.0) + (pp > 1),
+        exchange_bytes=tokens * model.hidden_size * 2 * (sent_per_layer * model.num_layers / pp + (pp > 1)),
         num_stages=float(pp),
         is_divided_by_rank=float(ranks > 1 and config.engine == "vllm"),
         is_hopper=float(hardware.arch == "hopper"),
         bandwidth_bytes_per_s=published(hardware, "memory_bandwidth_bytes_per_s"),
         rate_flops_per_s=compute_rate_flops_per_s(model, hardware, config),
-        link_bytes_per_s=published(hardware, "link_bandwidth_bytes_per_s") if layout.tp > 1 else 1.0,
+        link_bytes_per_s=published(hardware, "link_bandwidth_bytes_per_s") if devices > 1 else 1.0,
         idle_w=published(hardware, "idle_power_w"),
         limit_w=published(hardware, "board_power_w"),
     )

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.engine_config import EngineConfig
-from pipeline.roofline.predict import Prediction, predict
+from pipeline.roofline.calibration_file import calibration_of
+from pipeline.roofline.predict import Prediction, predict_loads
 from pipeline.score import within
 from pipeline.search.second_opinion import NO_OPINION, Opinion, second_opinion
 from pipeline.study import Study
@@ -68,16 +69,19 @@ def modelled_value(study: Study, config: EngineConfig, second: Opinion = NO_OPIN
 
 def judged(study: Study, config: EngineConfig, second: Opinion = NO_OPINION) -> list[Judged]:
     """A config at every load of the study; none where it does not fit."""
-    found = []
-    for point in study.workload.ladder:
-        ours = predict(study.model, study.hardware, study.workload, config, point)
-        if isinstance(ours, Prediction):
-            asked = (study, config, point, ours)
-            found.append(Judged(point=point, ours=ours, theirs=second.of(*asked), counted=second.counted(*asked)))
-    return found
+    load = study.workload
+    found = predict_loads(study.model, study.hardware, load, config, load.ladder, calibration_of(study))
+    if isinstance(found, str):
+        return []
+    asked = [(study, config, point, ours) for point, ours in zip(load.ladder, found, strict=True)]
+    return [Judged(point=one[2], ours=one[3], theirs=second.of(*one), counted=second.counted(*one)) for one in asked]
 
 
 def best_load(study: Study, loads: Iterable[Judged]) -> Judged | None:
     """The one with the most tokens per joule that meets the SLO; None if none does."""
-    met = [one for one in loads if within(one.counted.ttft_s, one.counted.tpot_s, study.slo)]
+    met = [
+        one
+        for one in loads
+        if one.counted.ttft_s is not None and within(one.counted.ttft_s, one.counted.tpot_s, study.slo)
+    ]
     return max(met, key=lambda one: one.counted.output_tokens_per_joule, default=None)

@@ -29,7 +29,8 @@ class Seeds:
 def recipe_seeds(study: Study, refusal: Refusal) -> Seeds:
     """The recipes of `search.recipes` that are for this study, at most half as many as there are trials.
 
-    A database may hold more of them than the budget has trials, and the search is to have some. A recipe that breaks a
+    A database may hold more of them than the budget has trials, and the search is to have some; the baseline is the
+    first. A recipe that breaks a
     rule is none; one that only the SLO speaks against is, as it is what the search is to be compared with.
 
     Args:
@@ -49,8 +50,8 @@ def recipe_seeds(study: Study, refusal: Refusal) -> Seeds:
         else:
             found.setdefault(config.config_hash, (config, f"{RECIPE}{recipe.name}"))
     seeds, budget = tuple(found.values()), study.search.budget_trials
-    most = max(1, budget // 2)
-    if seeds:
+    most = min(max(1, budget // 2), budget - 1)
+    if seeds[:most]:
         notes.append(f"recipes tried first, after the baseline: {_listed(by for _, by in seeds[:most])}")
     if len(seeds) > most:
         left = _listed(by for _, by in seeds[most:])
@@ -85,9 +86,9 @@ def _config(recipe: Recipe, study: Study, refusal: Refusal) -> tuple[EngineConfi
     unbounded = dataclasses.replace(study.slo, ttft_p99_s=None, tpot_p99_s=None)
     try:
         config = engine_config(recipe, study)
+        reason = why_infeasible(config, dataclasses.replace(study, slo=unbounded)) or refusal(config)
     except ConfigError as error:
         return None, str(error).removeprefix(f"{recipe.name}: ")
-    reason = why_infeasible(config, dataclasses.replace(study, slo=unbounded)) or refusal(config)
     return (config, "") if reason is None else (None, reason)
 
 

@@ -18,7 +18,8 @@ from pipeline.engine.side import aiconfigurator_estimates as script
 from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.roofline.aiconfigurator import KEY, Answer, Request, at_speed, combined, request, system_of
-from pipeline.roofline.predict import Prediction, predict
+from pipeline.roofline.calibration_file import calibration_of
+from pipeline.roofline.predict import Prediction, predict_loads
 from pipeline.study import Study
 from pipeline.workload import OperatingPoint
 
@@ -34,6 +35,7 @@ class Opinion:
         version: Of aiconfigurator.
         database: Version of the engine whose kernels were measured.
         answers: By request; a text says why there is none.
+        is_wanted: Whether it was to be asked.
         levels: By load, the median of its throughput / ours over the configs that it has an answer for.
     """
 
@@ -41,12 +43,13 @@ class Opinion:
     database: str | None = None
     answers: Mapping[Request, Answer | str] = field(default_factory=dict)
     levels: Mapping[float, float] = field(default_factory=dict)
+    is_wanted: bool = False
 
     def of(
         self, study: Study, config: EngineConfig, point: OperatingPoint, ours: Prediction
     ) -> Prediction | str | None:
         """What it makes of our prediction; a text says why it has none, None that it was not asked."""
-        if not self.answers:
+        if not self.is_wanted:
             return None
         asked = request(study.model, study.hardware, study.workload, config, ours.running)
         if isinstance(asked, str):
@@ -83,22 +86,23 @@ def second_opinion(study: Study, configs: Iterable[EngineConfig]) -> Opinion:
         return NO_OPINION
     system_of(study.hardware, study.engine.name)
     ours_by_request = dict[tuple[float, Request], Prediction]()
+    load = study.workload
     for config in configs:
-        for point in study.workload.ladder:
-            ours = predict(study.model, study.hardware, study.workload, config, point)
-            if isinstance(ours, Prediction):
-                asked = request(study.model, study.hardware, study.workload, config, ours.running)
-                ours_by_request |= {(point.load, asked): ours} if isinstance(asked, Request) else {}
+        found = predict_loads(study.model, study.hardware, load, config, load.ladder, calibration_of(study))
+        for point, ours in zip(load.ladder, () if isinstance(found, str) else found, strict=False):
+            asked = request(study.model, study.hardware, load, config, ours.running)
+            ours_by_request |= {(point.load, asked): ours} if isinstance(asked, Request) else {}
     if not ours_by_request:
-        return NO_OPINION
+        return Opinion(is_wanted=True)
     opinion = ask(python, tuple(dict.fromkeys(asked for _, asked in ours_by_request)))
     ratios: dict[float, list[float]] = {}
-    for (load, asked), ours in ours_by_request.items():
+    for (users, asked), ours in ours_by_request.items():
         answer = opinion.answers[asked]
         if isinstance(answer, Answer):
             theirs = combined(ours, asked, answer, study.hardware, num_waiting=0)
-            ratios.setdefault(load, []).append(theirs.output_tokens_per_s / ours.output_tokens_per_s)
-    return dataclasses.replace(opinion, levels={load: median(values) for load, values in ratios.items()})
+            ratios.setdefault(users, []).append(theirs.output_tokens_per_s / ours.output_tokens_per_s)
+    levels = {users: median(values) for users, values in ratios.items()}
+    return dataclasses.replace(opinion, levels=levels, is_wanted=True)
 
 
 @lru_cache(maxsize=4)

@@ -110,6 +110,14 @@ def test_joules_that_cannot_be_are_a_reason(energy: dict[str, object], reason: R
     assert (row.status, row.reasons) == (RowStatus.INVALID, (reason,))
 
 
+def test_joules_without_a_token_are_no_crash() -> None:
+    few = {"avg_output_length": 0.001, "num_requests": 10}
+    assert imported(with_values(request_info=few)).status == 0
+    row = the_row()
+    assert (row.status, row.output_tokens) == (RowStatus.INVALID, 0)
+    assert Reason.NO_TOKENS in row.reasons
+
+
 def test_random_weights_are_the_users_word_and_never_scored() -> None:
     assert imported(FULL, "weights=random").status == 0
     row = the_row()

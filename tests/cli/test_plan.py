@@ -2,13 +2,15 @@
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from pipeline.cli.plan import plan
+from pipeline.cli.plan import grouped_reasons, plan
 from pipeline.cli.second_opinion import reason
+from pipeline.errors import ConfigError
 from tests.search.stand_in_aiconfigurator import make_stand_in
 
 
@@ -61,3 +63,17 @@ def test_it_shows_both_opinions_where_there_are_two(
 def test_a_reason_is_told_without_its_sizes() -> None:
     assert reason("MoE data missing for MoeKey { quant: 1 }") == "MoE data missing for MoeKey"
     assert reason("OOM: it does not fit (tp=1, pp=1). Try more") == "OOM: it does not fit"
+
+
+def test_an_image_that_a_sweep_would_refuse_is_refused_here_too() -> None:
+    with pytest.raises(ConfigError, match=r"engine\.image=trtllm:latest"):
+        plan(["engine.runtime=docker", "engine.image=trtllm:latest"])
+
+
+def test_reasons_that_differ_in_numbers_only_are_one_line() -> None:
+    reasons = Counter(
+        {"ep=4 does not divide tp=2": 3, "no bf16 weights": 5, "ep=8 does not divide tp=2": 4, "no fp8": 1}
+    )
+    assert grouped_reasons(reasons) == [
+        ("ep=8 does not divide tp=2 (and 1 more with other numbers)", 7), ("no bf16 weights", 5), ("no fp8", 1),
+    ]  # fmt: skip

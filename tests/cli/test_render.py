@@ -9,9 +9,12 @@ import yaml
 
 from pipeline.cli.measure import attached
 from pipeline.cli.render import study_to_render
+from pipeline.engine.catalog import find_engine
 from pipeline.engine.trtllm.manifest import find_manifest
 from pipeline.engine.trtllm.versions import NEWEST
+from pipeline.errors import ConfigError
 from pipeline.render import renderings
+from pipeline.repeat import only_config
 from tests.cli.command import Said, tpw
 from tests.engine.trtllm.hand_run import assert_is_bash, calls, environment, install, run
 
@@ -113,7 +116,7 @@ def test_configs_of_the_same_bytes_are_one_folder() -> None:
     found = renderings(study_to_render([*B200, "engine.knobs.stream_interval=[null,1]"]), 99)
     names = [one.name for one in found.chosen]
     assert len(names) == len(set(names)) == 5
-    assert found.num_possible == 8
+    assert found.num_possible == 9  # the baseline, which sets no batching, among them
 
 
 def test_more_than_there_are_is_all_and_says_so(tmp_path: Path) -> None:
@@ -143,6 +146,37 @@ def test_the_script_asks_for_a_model_that_is_not_here_and_starts_one_that_is_giv
     [(program, _, *words)] = calls(tmp_path / "noted")
     assert program == "trtllm-serve"
     assert words == ["/my models/x", "--host", "127.0.0.1", "--port", "9000", "--config", f"{folder}/config.yaml"]
+
+
+EAGLE = ("engine.knobs.speculative_config.decoding_type=Eagle3", "engine.knobs.speculative_config.max_draft_len=3")
+
+
+@pytest.mark.parametrize(
+    ("words", "program", "runs"),
+    [
+        (B200, "trtllm-serve", {}),
+        (NVL72, "srun", {}),
+        (SPLIT, "trtllm-serve", {"NUM_PROGRAMS": "3", "STAYS": "yes", "ENDS": "disaggregated"}),
+    ],
+)
+def test_the_script_asks_for_a_draft_model_that_is_not_here(
+    words: tuple[str, ...], program: str, runs: dict[str, str], tmp_path: Path
+) -> None:
+    said = rendered(tmp_path / "out", *words, *EAGLE, "count=3")
+    draft = study_to_render(words).model.draft_models["Eagle3"]
+    assert f"{draft} is not on this machine: serve.sh asks for DRAFT_MODEL=DIR" in said.out
+    folder = next(one for one in folders(tmp_path / "out") if draft in (one / "serve.sh").read_text())
+    assert_is_bash(folder / "serve.sh")
+    machine = {"CUDA_VISIBLE_DEVICES": "0,1,2,3", "SLURM_JOB_NODELIST": "tray-[a-b]"}
+    env = environment(install(tmp_path / "bin", program), tmp_path / "noted", MODEL="/models/x", **machine, **runs)
+    without = run(folder / "serve.sh", env)
+    assert (without.returncode != 0, calls(tmp_path / "noted")) == (True, [])
+    assert f"hf download {draft}" in without.stderr
+    run(folder / "serve.sh", {**env, "DRAFT_MODEL": "/drafts/a&b"})
+    called = [word for call in calls(tmp_path / "noted") for word in call if word.endswith("config.filled.yaml")]
+    assert called
+    for path in called:
+        assert yaml.safe_load(Path(path).read_text())["speculative_config"]["speculative_model"] == "/drafts/a&b"
 
 
 def test_vllm_is_rendered_too(tmp_path: Path) -> None:
@@ -190,6 +224,26 @@ def test_the_command_that_measures_it_is_a_study(words: tuple[str, ...]) -> None
     assert (study.model.name, len(study.engine.gpus)) == ("gpt-oss-120b", one.meta["hardware"]["num_gpus"])
 
 
+def test_no_two_folders_are_measured_as_one_case() -> None:
+    """Though they differ in what the command does not declare: a knob, or being split into servers."""
+    knobs = [*B200, "parallelism.tp=2", "batching.max_batch_size=64", "engine.knobs.num_postprocess_workers=[null,4]"]
+    found = [*renderings(study_to_render(knobs), 9).chosen, *renderings(study_to_render(SPLIT), 9).chosen]
+    studies = [attached(shlex.split(one.meta["measure"])[2:]).study for one in found]
+    configs = [only_config(study) for study in studies]
+    assert [config.knobs["rendered"] for config in configs] == [one.name for one in found]
+    assert len({config.config_hash for config in configs}) == len({study.id for study in studies}) == len(found) >= 4
+    for study in studies:
+        assert find_engine(study).name == "attached"
+
+
+def test_a_deployment_is_not_measured_on_some_of_its_gpus() -> None:
+    words = shlex.split(renderings(study_to_render([*SPLIT, "disaggregation.generation.parallelism.tp=2"]), 1)
+                        .chosen[0].meta["measure"])[2:]  # fmt: skip
+    few = [word.replace("gpus=0,1,2", "gpus=0,1") if word.startswith("gpus=") else word for word in words]
+    with pytest.raises(ConfigError, match=r"gpus=0,1: names 2 GPUs, and the deployment reserves num_gpus=3; name all"):
+        attached(few)
+
+
 @pytest.mark.parametrize("command", ["sweep", "plan", "measure", "repeatability"])
 def test_split_servers_are_rendered_only(command: str) -> None:
     tpw(command, *SPLIT).assert_refused(2, "disaggregation=split", "rendered only", "tpw render")
@@ -204,9 +258,20 @@ def test_split_servers_are_rendered_only(command: str) -> None:
         ([*B200, "out=x", "count=0"], ["count=0", "from 1 on"]),
         ([*B200, "out=x", "count=many"], ["count=many"]),
         (["out=x", "model=gpt-oss-120b", "hardware=b2000"], ["b2000", "did you mean"]),
+        (
+            [*B200, "out=x", "engine.runtime=docker", "engine.image=trtllm:latest"],
+            ["engine.image=trtllm:latest", "sha256"],
+        ),
         (["out=x", "model=tiny-llama", "hardware=cpu"], ["hardware=cpu", "is no GPU"]),
         ([*B200, "engine=attached", "out=x"], ["attached"]),
         ([*B200, "out=x", "precision.weights=bf16"], ["gpt-oss-120b has no bf16 weights"]),
+        (
+            [*SPLIT, "out=x", "disaggregation.generation.knobs.stream_intervall=4", "parallelism.tp=1"],
+            [
+                "disaggregation.generation.knobs.stream_intervall: trtllm has no such knob",
+                "did you mean 'stream_interval'?",
+            ],
+        ),
         ([*SPLIT, "out=x", "disaggregation.num_context_servers=9"], ["no feasible deployment", "9 x 1 GPUs"]),
         ([*NVL72, "out=x", "parallelism.tp=8", "parallelism.pp=3", "hardware.num_gpus_per_node=5"], ["multiple of 5"]),
     ],

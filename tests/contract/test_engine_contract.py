@@ -93,8 +93,8 @@ def test_random_weights_say_how_they_were_drawn(case: Case) -> None:
 
 
 def test_an_unknown_knob_is_refused_by_name(case: Case) -> None:
-    engine, _, _ = case
-    odd = make_study(f"engine={engine.name}", "+engine.knobs.no_such_knob=1")
+    engine, study, _ = case
+    odd = make_study(f"engine={engine.name}", f"hardware={study.hardware.name}", "+engine.knobs.no_such_knob=1")
     with pytest.raises(ConfigError, match=r"engine\.knobs\.no_such_knob"):
         find_engine(odd)
     assert "no_such_knob" not in engine.knobs
@@ -116,8 +116,8 @@ def test_the_ready_request_generates(case: Case) -> None:
 
 
 def test_a_missing_runtime_is_said_with_the_fix(started: Case) -> None:
-    engine, _, _ = started
-    study = make_study(f"engine={engine.name}", "engine.python=/nowhere/bin/python")
+    engine, study, _ = started
+    study = make_study(f"engine={engine.name}", f"hardware={study.hardware.name}", "engine.python=/nowhere/bin/python")
     found = engine.availability(study)
     assert found.version is None
     assert found.why_not is not None

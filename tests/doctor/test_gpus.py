@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import Any
 
 import pynvml
@@ -146,6 +147,17 @@ def test_a_container_that_numbers_processes_itself_is_told(
     here = os.readlink("/proc/self/ns/pid")  # noqa: PTH115
     monkeypatch.setattr(module, "HOST_PID_NAMESPACE", here if own else "pid:[1]")
     assert found(gpu())["process ids"].state is state
+
+
+@pytest.mark.parametrize(
+    ("effective", "may"), [("000001ffffffffff", "may set"), ("00000000a80425fb", "may not set"), ("0", "may not set")]
+)
+def test_what_may_be_set_is_said_by_the_process_capabilities(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, effective: str, may: str
+) -> None:
+    (tmp_path / "status").write_text(f"Name:\tx\nCapPrm:\t000001ffffffffff\nCapEff:\t{effective}\n")
+    monkeypatch.setattr(module, "PROCESS_STATUS", tmp_path / "status")
+    assert f": {may} power limits" in found(gpu())["permissions"].text
 
 
 def test_a_cpu_study_needs_none() -> None:

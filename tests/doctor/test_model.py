@@ -131,7 +131,14 @@ def test_memory_is_what_the_fullest_gpu_has_free_now(free_gib: tuple[float, ...]
 def test_a_model_that_no_layout_holds_is_a_problem() -> None:
     finding = found(study("hardware.num_gpus=1", model="deepseek-r1"), gpus(80))["memory"]
     assert finding.state is State.PROBLEM
-    assert "no layout of deepseek-r1 fits 1 x" in finding.text
+    assert finding.text.startswith("no layout of deepseek-r1 is possible on 1 x h100: does not fit h100")
+    assert (finding.fix or "").startswith("raise parallelism.tp or pp")
+
+
+def test_a_layout_that_another_rule_forbids_is_not_said_to_want_memory() -> None:
+    finding = found(study("parallelism=single", "parallelism.tp=3"), gpus(80))["memory"]
+    assert finding.state is State.PROBLEM
+    assert "parallelism.tp=3 does not divide the 64 attention heads" in finding.text
 
 
 @pytest.mark.parametrize(

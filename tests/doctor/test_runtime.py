@@ -134,6 +134,13 @@ def test_an_untested_or_unknown_version_is_a_warning(answers: dict[str, Any]) ->
     assert by_subject(trtllm_study())["engine"].state is State.WARNING
 
 
+def test_a_version_that_the_runtime_does_not_have_is_a_problem(answers: dict[str, Any]) -> None:
+    assert by_subject(trtllm_study("engine.version=1.2.0"))["engine"].state is State.OK
+    finding = by_subject(trtllm_study("engine.version=1.1.0"))["engine"]
+    assert finding.state is State.PROBLEM
+    assert finding.text == "engine.version=1.1.0: the runtime has 1.2.0"
+
+
 def test_an_engine_that_is_not_there_is_a_problem_with_its_remedy() -> None:
     finding = by_subject(trtllm_study(), NO_GPUS)["engine"]
     assert finding.state is State.PROBLEM

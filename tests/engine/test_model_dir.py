@@ -186,6 +186,14 @@ FORMATS = {
 }
 
 
+@pytest.mark.parametrize("written", ["none", 4, ["x"], None])
+def test_a_config_that_tells_no_format_in_an_object_is_plain(study: Study, tmp_path: Path, written: object) -> None:
+    folder = fill(tmp_path / "model", "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"quantization_config": written}))
+    (folder / "hf_quant_config.json").write_text(json.dumps({"quantization": written}))
+    assert checkpoint_dir(with_model(study, path=str(folder)), "bf16") == folder
+
+
 @pytest.mark.parametrize("held", FORMATS)
 def test_a_given_folder_must_hold_the_weights_that_its_rows_will_claim(study: Study, tmp_path: Path, held: str) -> None:
     folder = fill(tmp_path / "model", "model.safetensors")

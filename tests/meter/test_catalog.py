@@ -95,7 +95,7 @@ def test_too_few_gpus_is_an_error_that_says_what_is_visible() -> None:
     ],
 )
 def test_no_gpu_is_an_error_never_an_empty_meter(nvml: FakeNvml, environ: dict[str, str]) -> None:
-    with pytest.raises(MeterError, match=r"no GPU is visible here.*hardware=cpu"):
+    with pytest.raises(MeterError, match=r"no GPU is visible here.*start the container with its GPUs$"):
         open_meter(make_study(H100), 1, environ, nvml=nvml)
 
 
@@ -143,5 +143,5 @@ def test_gpus_that_cannot_be_named_are_an_error(hardware: Hardware, uuids: list[
 
 
 def test_naming_a_gpu_where_there_is_none_is_an_error() -> None:
-    with pytest.raises(MeterError, match=r"no GPU is visible here.*hardware=cpu"):
+    with pytest.raises(MeterError, match=r"no GPU is visible here.*start the container with its GPUs$"):
         open_meter(make_study(H100), 1, {}, uuids=["0"], nvml=FakeNvml())

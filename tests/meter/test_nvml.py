@@ -194,7 +194,11 @@ def test_a_gpu_without_energy_counter_is_refused_and_nothing_is_left_open() -> N
         (["GPU-2"], FakeNvml(FakeGpu(uuid="GPU-1")), "no GPU GPU-2 on this machine"),
         (["GPU-1"], FakeNvml(FakeGpu(uuid="GPU-1", mig=True)), "MIG is on for GPU-1.*use a GPU with MIG off"),
         (["GPU-1"], FakeNvml(FakeGpu(uuid="GPU-1", lost_at_s=0)), "GPU is lost"),
-        (["GPU-1"], FakeNvml(init_error=pynvml.NVML_ERROR_LIBRARY_NOT_FOUND), "no NVIDIA driver.*hardware=cpu"),
+        (
+            ["GPU-1"],
+            FakeNvml(init_error=pynvml.NVML_ERROR_LIBRARY_NOT_FOUND),
+            "no NVIDIA driver.*start the container with its GPUs$",
+        ),
         (["GPU-1"], FakeNvml(init_error=pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH), "does not start.*mismatch"),
     ],
 )

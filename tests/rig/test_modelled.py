@@ -10,7 +10,7 @@ from pipeline.rig.modelled import ModelledRig
 from pipeline.rig.protocol import TrialError
 from pipeline.roofline.calibration import SHIPPED
 from pipeline.roofline.predict import Prediction, predict
-from pipeline.vocabulary import Boundary, Evidence, RowStatus, TrialStatus
+from pipeline.vocabulary import Boundary, Evidence, Reason, RowStatus, TrialStatus
 from pipeline.workload import OperatingPoint
 from tests.builders import MODELLED, make_study
 
@@ -70,7 +70,36 @@ def test_a_cpu_has_no_model() -> None:
         ModelledRig(make_study(), OpenvinoEngine())
 
 
-def test_the_user_is_told_that_nothing_is_measured() -> None:
-    (line,) = ModelledRig(STUDY, TrtllmEngine()).describe()
+def test_the_user_is_told_that_nothing_is_measured_and_how_far_off_it_may_be() -> None:
+    line, error = ModelledRig(STUDY, TrtllmEngine()).describe()
     assert "nothing is started or measured" in line
     assert SHIPPED.id in line
+    assert error == (
+        "model: fitted to gpt-oss-120b; J/token off by 8 % in the median, 27 % in one case of ten, all with vllm 0.11.1"
+    )
+    other = make_study(*MODELLED, "model=gpt-oss-20b")
+    assert (
+        ModelledRig(other, TrtllmEngine())
+        .describe()[1]
+        .startswith("model: not fitted to gpt-oss-20b; J/token off by 12")
+    )
+
+
+def test_a_row_says_how_far_off_the_constants_were_on_such_models() -> None:
+    provenance = SHIPPED.provenance
+    assert provenance is not None
+    assert provenance.outside is not None
+    for study, errors in ((STUDY, provenance.inside), (make_study(*MODELLED, "model=gpt-oss-20b"), provenance.outside)):
+        with ModelledRig(study, TrtllmEngine()).start(CONFIG, "t1", lambda _: None) as session:
+            (row,) = session.measure(POINT, lambda _: None)
+        assert row.output_tokens_per_s_rel_error == errors.tokens_per_s.p90
+        assert row.power_w_rel_error == errors.power_w.p90
+        assert row.output_tokens_per_joule_rel_error == errors.j_per_token.p90
+
+
+def test_what_is_more_than_the_engine_can_do_is_invalid_and_has_no_time_to_first_token() -> None:
+    load = dataclasses.replace(STUDY.workload, arrival="poisson", concurrency=(), request_rate_per_s=(1e5,))
+    study = dataclasses.replace(STUDY, workload=load)
+    with ModelledRig(study, TrtllmEngine()).start(CONFIG, "t1", lambda _: None) as session:
+        (row,) = session.measure(load.ladder[0], lambda _: None)
+    assert (row.status, row.reasons, row.ttft_p99_s) == (RowStatus.INVALID, (Reason.QUEUE_LIMITED,), None)

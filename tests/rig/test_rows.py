@@ -176,6 +176,7 @@ def test_energy_lands_on_the_side_of_its_boundary() -> None:
     ("made", "arguments", "reason"),
     [
         (trace(), {"bound_tokens_per_s": 9.9}, Reason.ABOVE_PHYSICAL_BOUND),
+        (trace(), {"bound_tokens_per_joule": 0.033}, Reason.ABOVE_PHYSICAL_BOUND),
         (trace(), {"num_gpus": 2}, Reason.GPU_COUNT_MISMATCH),
         (trace(), {"num_constant_weights": 1}, Reason.WEIGHTS_CONSTANT),
         (trace(with_states(thermal_ns=(0, 1))), {}, Reason.THROTTLED_THERMAL),

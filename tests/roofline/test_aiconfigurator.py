@@ -48,6 +48,17 @@ def test_formats_are_those_that_the_gpu_computes_in(hardware: str, kv_cache: str
     assert (found.linear, found.experts, found.kv_cache) == ("bfloat16", experts, kv_name)
 
 
+@pytest.mark.parametrize("overrides", ["hardware.power_cap_w=500", "hardware.sm_clock_share=0.8"])
+def test_power_states_are_not_asked_about(overrides: str) -> None:
+    held = study(overrides)
+    assert "capped power" in str(request(held.model, held.hardware, held.workload, config(), 1))
+
+
+def test_open_loops_are_not_asked_about() -> None:
+    held = study("workload.arrival=poisson", "workload.request_rate_per_s=[1]")
+    assert "open loops" in str(request(held.model, held.hardware, held.workload, config(), 1))
+
+
 def test_a_dense_model_has_no_degrees_of_experts() -> None:
     held = study("model=llama-3.1-8b")
     found = asked(held, config(tp=2))

@@ -37,12 +37,13 @@ def test_parts_add_up_to_the_model() -> None:
 def test_tied_embeddings_are_counted_once() -> None:
     model = facts.model("llama-3.1-8b")
     table = model.vocab_size * model.hidden_size
-    tied = parameters(dataclasses.replace(model, tie_embeddings=True, total_params=model.total_params - table))
+    fewer = model.total_params - table
+    tied = parameters(dataclasses.replace(model, tie_embeddings=True, total_params=fewer, active_params=fewer))
     assert (tied.embedding, tied.output, tied.attention) == (0, table, parameters(model).attention)
 
 
 def test_sizes_that_contradict_each_other_are_refused() -> None:
-    model = dataclasses.replace(facts.model("llama-3.1-8b"), total_params=10**9)
+    model = dataclasses.replace(facts.model("llama-3.1-8b"), total_params=10**9, active_params=10**9)
     with pytest.raises(ConfigError, match="total_params=1000000000"):
         parameters(model)
 

@@ -94,6 +94,7 @@ def test_what_is_known_to_fit_fits_and_the_rest_says_why_not() -> None:
     assert reason is not None
     assert "141.1 GB of weights" in reason
     assert "85.5 GB" in reason
+    assert reason.endswith("; raise parallelism.tp or pp, or take a smaller precision.weights")
 
 
 def test_a_context_longer_than_the_cache_does_not_fit() -> None:

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import pytest
 from hypothesis import given
@@ -6,8 +7,8 @@ from hypothesis import strategies as st
 
 from pipeline.engine_config import Batching, EngineConfig
 from pipeline.errors import ConfigError
-from pipeline.roofline.bound import max_output_tokens_per_s
-from pipeline.roofline.predict import Prediction, predict
+from pipeline.roofline.bound import physical_limit
+from pipeline.roofline.predict import Prediction, predict, predict_loads
 from pipeline.study import Hardware, Model
 from pipeline.workload import OperatingPoint, Workload
 from tests.roofline import facts
@@ -22,7 +23,7 @@ def predicted(case: Case) -> Prediction | str:
 
 @given(facts.cases())
 def test_a_prediction_is_physical(case: Case) -> None:
-    model, gpu, _, config, concurrency = case
+    model, gpu, load, config, concurrency = case
     result = predicted(case)
     if isinstance(result, str):
         assert "does not fit" in result
@@ -36,10 +37,13 @@ def test_a_prediction_is_physical(case: Case) -> None:
     assert result.total_tokens_per_s > result.output_tokens_per_s
     assert 1 <= result.running <= concurrency
     assert result.output_tokens_per_s == pytest.approx(result.running / result.tpot_s)
+    assert result.ttft_s is not None
     assert result.ttft_s > 0
-    limit = max_output_tokens_per_s(model, gpu, config, OperatingPoint(concurrency=concurrency))
+    limit = physical_limit(model, gpu, load, config, OperatingPoint(concurrency=concurrency))
     assert limit is not None
-    assert result.output_tokens_per_s <= limit * (1 + 1e-9)
+    assert limit.output_tokens_per_joule is not None
+    assert result.output_tokens_per_s <= limit.output_tokens_per_s * (1 + 1e-9)
+    assert result.output_tokens_per_joule <= limit.output_tokens_per_joule * (1 + 1e-9)
 
 
 @given(facts.cases(), st.floats(1, 10))
@@ -62,7 +66,7 @@ def test_load_beyond_the_places_only_waits(case: Case) -> None:
         more = predicted((model, gpu, load, config, 2 * concurrency))
         assert isinstance(more, Prediction)
         assert more.output_tokens_per_s == pytest.approx(result.output_tokens_per_s)
-        assert more.ttft_s > result.ttft_s
+        assert (more.ttft_s or 0) > (result.ttft_s or 0)
 
 
 def test_a_batch_limit_caps_what_runs() -> None:
@@ -74,7 +78,7 @@ def test_a_batch_limit_caps_what_runs() -> None:
     assert isinstance(capped, Prediction)
     assert (free.running, capped.running) == (64, 16)
     assert capped.tpot_s < free.tpot_s
-    assert capped.ttft_s > free.ttft_s
+    assert (capped.ttft_s or 0) > (free.ttft_s or 0)
     assert capped.output_tokens_per_s < free.output_tokens_per_s
 
 
@@ -112,7 +116,7 @@ def test_a_cpu_has_no_prediction_and_no_bound() -> None:
     cpu, config, point = facts.hardware("cpu"), facts.engine_config("bf16"), OperatingPoint(concurrency=1)
     with pytest.raises(ConfigError, match="cpu"):
         predict(facts.model("tiny-llama"), cpu, facts.workload(), config, point)
-    assert max_output_tokens_per_s(facts.model("tiny-llama"), cpu, config, point) is None
+    assert physical_limit(facts.model("tiny-llama"), cpu, facts.workload(), config, point) is None
 
 
 PUBLISHED = [
@@ -139,6 +143,86 @@ def test_published_measurements_are_met_within_a_third(
     assert isinstance(result, Prediction)
     assert result.output_tokens_per_s == pytest.approx(tokens_per_s, rel=0.33)
     assert result.power_w == pytest.approx(power_w, rel=0.33)
-    limit = max_output_tokens_per_s(facts.model(name), facts.hardware(gpu), config, point)
+    limit = physical_limit(facts.model(name), facts.hardware(gpu), load, config, point)
     assert limit is not None
-    assert tokens_per_s < limit
+    assert limit.output_tokens_per_joule is not None
+    assert tokens_per_s < limit.output_tokens_per_s
+    assert tokens_per_s / power_w < limit.output_tokens_per_joule
+
+
+def open_loop(name: str, precision: str, gpu: str, *rates_per_s: float, places: int | None = None) -> list[Prediction]:
+    load = dataclasses.replace(facts.workload(), arrival="poisson", concurrency=(), request_rate_per_s=rates_per_s)
+    config = facts.engine_config(precision, batching=Batching(max_batch_size=places))
+    found = predict_loads(facts.model(name), facts.hardware(gpu), load, config, load.ladder)
+    assert isinstance(found, list)
+    return found
+
+
+@given(st.sampled_from([("llama-3.1-8b", "bf16", "h100"), ("gpt-oss-120b", "fp4", "b200")]), st.floats(1e-3, 3.0))
+def test_requests_in_an_open_loop_keep_littles_law(case: tuple[str, str, str], rate_per_s: float) -> None:
+    (found,) = open_loop(*case, rate_per_s)
+    osl_tokens = 1024 * 0.9
+    assert found.output_tokens_per_s == pytest.approx(rate_per_s * osl_tokens, rel=0.005)
+    assert found.running == pytest.approx(found.output_tokens_per_s * found.tpot_s)
+    assert found.ttft_s is not None
+
+
+@given(st.lists(st.floats(1e-3, 50), min_size=2, max_size=6, unique=True).map(sorted))
+def test_more_requests_never_wait_less_nor_draw_less(rates_per_s: list[float]) -> None:
+    found = open_loop("llama-3.1-8b", "bf16", "h100", *rates_per_s)
+    for lighter, heavier in itertools.pairwise(found):
+        assert heavier.tpot_s >= lighter.tpot_s * 0.99
+        assert heavier.power_w >= lighter.power_w * 0.99
+        assert heavier.output_tokens_per_s >= lighter.output_tokens_per_s * 0.99
+        if heavier.ttft_s is not None:
+            assert lighter.ttft_s is not None
+            assert heavier.ttft_s >= lighter.ttft_s * 0.99
+
+
+def test_an_engine_that_is_hardly_asked_idles() -> None:
+    (found,) = open_loop("llama-3.1-8b", "bf16", "h100", 1e-4)
+    assert found.power_w == pytest.approx(76, rel=0.01)
+    assert found.running < 0.01
+
+
+def test_more_than_an_engine_can_do_has_no_time_to_first_token() -> None:
+    within, beyond = open_loop("llama-3.1-8b", "bf16", "h100", 2.0, 1e4, places=64)
+    assert within.ttft_s is not None
+    assert beyond.ttft_s is None
+    assert beyond.running == pytest.approx(64)
+
+
+def test_an_open_loop_that_keeps_a_batch_is_as_a_closed_one_of_it() -> None:
+    closed = predict(
+        facts.model("llama-3.1-8b"), facts.hardware("h100"), facts.workload(), facts.engine_config("bf16"),
+        OperatingPoint(concurrency=64),
+    )  # fmt: skip
+    assert isinstance(closed, Prediction)
+    (found,) = open_loop("llama-3.1-8b", "bf16", "h100", closed.output_tokens_per_s / (1024 * 0.9))
+    assert found.running == pytest.approx(64, rel=0.01)
+    assert found.tpot_s == pytest.approx(closed.tpot_s, rel=0.01)
+    assert found.power_w == pytest.approx(closed.power_w, rel=0.01)
+
+
+def test_the_loads_of_a_ladder_are_as_each_alone() -> None:
+    case = (facts.model("gpt-oss-120b"), facts.hardware("b200"), facts.workload(), facts.engine_config("fp4"))
+    points = [OperatingPoint(concurrency=n) for n in (1, 7, 64, 5000)]
+    together = predict_loads(*case, points)
+    assert together == [predict(*case, point) for point in points]
+
+
+def test_a_cap_and_a_clock_are_those_of_the_hardware() -> None:
+    model, load, config = facts.model("llama-3.1-8b"), facts.workload(), facts.engine_config("bf16")
+
+    def at(power_cap_w: float | None = None, sm_clock_share: float = 1.0) -> Prediction:
+        gpu = dataclasses.replace(facts.hardware("h100"), power_cap_w=power_cap_w, sm_clock_share=sm_clock_share)
+        found = predict(model, gpu, load, config, OperatingPoint(concurrency=64))
+        assert isinstance(found, Prediction)
+        return found
+
+    free, capped, slow = at(), at(power_cap_w=400.0), at(sm_clock_share=0.5)
+    assert capped.power_w == pytest.approx(400, rel=0.001)
+    assert free.output_tokens_per_s > capped.output_tokens_per_s > 0.8 * free.output_tokens_per_s
+    assert capped.output_tokens_per_joule > free.output_tokens_per_joule
+    assert slow.power_w < free.power_w
+    assert at(power_cap_w=700.0) == free

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.roofline.lengths import MeanLengths
 from pipeline.roofline.work import Work, compute_rate_flops_per_s, work
 from pipeline.study import Hardware
 from tests.roofline import facts
@@ -10,7 +11,7 @@ from tests.roofline import facts
 
 def one(name: str, precision: str, gpu: Hardware, tp: int = 1, running: float = 1) -> Work:
     config = facts.engine_config(precision, tp)
-    return work(facts.model(name), gpu, config, running=running, isl_tokens=1, osl_tokens=10_000)
+    return work(facts.model(name), gpu, config, MeanLengths.equal(1, 10_000), running)
 
 
 def test_experts_in_a_small_batch_are_read_only_where_needed() -> None:

@@ -25,7 +25,7 @@ def config(*, kv_cache: str = "auto", max_num_tokens: int | None = None, **layou
     )
 
 
-def asked(held: Study, of: EngineConfig, num_running: int = 64) -> Request:
+def asked(held: Study, of: EngineConfig, num_running: float = 64) -> Request:
     found = request(held.model, held.hardware, held.workload, of, num_running)
     assert isinstance(found, Request)
     return found

@@ -24,7 +24,7 @@ def best(held: Study, config: EngineConfig) -> float:
         found = predict(held.model, held.hardware, held.workload, config, OperatingPoint(concurrency=load))
         assert isinstance(found, Prediction)
         limits = (held.slo.ttft_p99_s or 1e9, held.slo.tpot_p99_s or 1e9)
-        if found.ttft_s <= limits[0] and found.tpot_s <= limits[1]:
+        if (found.ttft_s or 0) <= limits[0] and found.tpot_s <= limits[1]:
             values.append(found.output_tokens_per_joule)
     return max(values)
 

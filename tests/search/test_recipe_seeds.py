@@ -63,10 +63,11 @@ def test_the_recipes_that_match_are_the_seeds_in_their_order() -> None:
     )
 
 
-@pytest.mark.parametrize(("budget", "expected"), [(1, 1), (2, 1), (10, 5), (16, 8), (100, 8)])
+@pytest.mark.parametrize(("budget", "expected"), [(1, 0), (2, 1), (10, 5), (16, 8), (100, 8)])
 def test_half_the_budget_is_left_to_the_search_and_what_is_not_tried_is_said(budget: int, expected: int) -> None:
     everything, seeds = recipe_seeds(study(), takes_all), recipe_seeds(study(budget=budget), takes_all)
     assert seeds.configs == everything.configs[:expected]
+    assert any("tried first" in note for note in seeds.notes) == (expected > 0)
     left = [note for note in seeds.notes if f"over half of search.budget_trials={budget}" in note]
     assert len(left) == (expected < 8)
     for name in names(everything)[expected:]:
@@ -79,6 +80,22 @@ def test_a_recipe_that_breaks_a_rule_is_not_tried_and_the_rule_is_named(tmp_path
     assert seeds.configs == ()
     (note,) = seeds.notes
     assert note.startswith("recipes not tried: database/a: parallelism.ep=3 does not divide tp=8")
+
+
+def test_a_recipe_that_no_rule_can_judge_is_a_line_and_does_not_stop_the_others(tmp_path: Path) -> None:
+    rows = [database_row(config_path=f"examples/configs/database/{n}.yaml") for n in "ab"]
+    folder = make_folder(tmp_path, rows)
+    path = folder / "database/a.yaml"
+    path.write_text(path.read_text() + "\nkv_cache_config: {dtype: int2}\n")
+
+    def refuse(config: EngineConfig) -> str | None:
+        if config.precision.kv_cache == "int2":
+            raise ConfigError("precision.kv_cache=int2: unknown; allowed: auto, fp8")
+        return None
+
+    seeds = recipe_seeds(study(folder), refuse)
+    assert names(seeds) == ["b.yaml"]
+    assert "recipes not tried: database/a: precision.kv_cache=int2" in seeds.notes[-1]
 
 
 def test_recipes_that_the_engine_refuses_for_one_reason_share_a_line(tmp_path: Path) -> None:

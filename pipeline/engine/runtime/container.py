@@ -37,8 +37,12 @@ class Container:
 
     @property
     def bin_prefix(self) -> str:
-        """Folder of engine.python within the image; nothing if that is a name, which the image's PATH finds."""
-        return self._python.rpartition("/")[0] + "/" if "/" in self._python else ""
+        """Folder of engine.python within the image; nothing if the image's PATH finds what belongs to it.
+
+        That is so for a name, and for a distribution's own interpreter, whose packages' scripts lie in /usr/local/bin.
+        """
+        folder = self._python.rpartition("/")[0]
+        return f"{folder}/" if folder not in {"", "/usr/bin", "/bin"} else ""
 
     @property
     def environ(self) -> Mapping[str, str]:

@@ -43,8 +43,14 @@ class LocalRuntime:
         return os.environ | {"PATH": path}
 
     def program(self, name: str) -> str:
-        """What lies beside the interpreter."""
-        return self._python if name == "python" else f"{self.bin_prefix}{name}"
+        """What lies beside the interpreter; else what the PATH finds, as with a distribution's own interpreter.
+
+        NVIDIA's container has /usr/bin/python3 and /usr/local/bin/trtllm-serve.
+        """
+        if name == "python":
+            return self._python
+        beside = f"{self.bin_prefix}{name}"
+        return beside if Path(beside).exists() else shutil.which(name) or beside
 
     def image_id(self) -> str | None:
         """None."""

@@ -5,6 +5,7 @@ silently taken from the file, since then from the command line (PR 14812).
 """
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pipeline.engine.kernels import cache_dirs, folder, home_dir
 from pipeline.engine.model_dir import checkpoint_dir, checkpoint_for, draft_dir, random_model_dir
 from pipeline.engine.observed import CounterSample
 from pipeline.engine.protocol import Availability, Rendered
+from pipeline.engine.runtime.catalog import find_runtime
 from pipeline.engine.trtllm import environment
 from pipeline.engine.trtllm.knobs import Knobs
 from pipeline.engine.trtllm.llm_args import DECODING_TYPE, ENV, INSTRUMENTS, draft_model, llm_args
@@ -53,9 +55,18 @@ class TrtllmEngine:
     compile_line: re.Pattern[str] | None = COMPILE_LINE
 
     def availability(self, study: Study) -> Availability:
-        """Ask engine.python for TensorRT-LLM's version."""
+        """Ask engine.python for TensorRT-LLM's version; on this machine `trtllm-serve` must be there too."""
+        settings = study.engine
         remedy = "set engine.python to an interpreter that has TensorRT-LLM, e.g. that of NVIDIA's container"
-        return installed_version(study.engine, "tensorrt_llm", remedy)
+        found = installed_version(settings, "tensorrt_llm", remedy)
+        if found.version is None or settings.runtime != "local":
+            return found
+        if shutil.which(find_runtime(settings).program("trtllm-serve")) is not None:
+            return found
+        return Availability(
+            why_not=f"engine.python={settings.python} has tensorrt_llm, but trtllm-serve is neither beside it nor on "
+            "the PATH; set engine.python to the interpreter of the environment that trtllm-serve was installed in"
+        )
 
     def render(self, config: EngineConfig, study: Study) -> Rendered:
         """Turn a config into `trtllm-serve` and its YAML file.

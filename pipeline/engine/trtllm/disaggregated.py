@@ -17,7 +17,7 @@ from pipeline.engine.trtllm.adapter import TrtllmEngine
 from pipeline.engine.trtllm.disaggregated_rules import Case, max_tokens_in_buffer, tokens_per_block, why_not
 from pipeline.engine.trtllm.disaggregated_script import commands, is_on_one_node
 from pipeline.engine.trtllm.multinode import ALL_ADDRESSES
-from pipeline.engine.trtllm.placement import PlacedServer, placed
+from pipeline.engine.trtllm.placement import PlacedServer, node_placeholder, placed
 from pipeline.engine.trtllm.rules.rule import MAX_NUM_TOKENS
 from pipeline.engine_config import EngineConfig, Value
 from pipeline.errors import ConfigError
@@ -143,7 +143,7 @@ def without_prompts(config: EngineConfig, study: Study) -> Study:
 
 
 def orchestrator_file(servers: Sequence[PlacedServer], split: Disaggregation, study: Study) -> Orchestrator:
-    """The orchestrator's file. On several machines node0, node1 ... stand for their names, which serve.sh fills in."""
+    """The orchestrator's file. On several machines placeholders stand for their names, which serve.sh fills in."""
     is_local = is_on_one_node(servers)
 
     def group(kind: str) -> Servers:
@@ -151,7 +151,7 @@ def orchestrator_file(servers: Sequence[PlacedServer], split: Disaggregation, st
         batching, is_aware = ours[0].config.batching, split.router == "kv_cache_aware"
         return Servers(
             num_instances=len(ours),
-            urls=[f"{'127.0.0.1' if is_local else f'node{server.nodes[0]}'}:{server.port}" for server in ours],
+            urls=[f"{'127.0.0.1' if is_local else node_placeholder(server.nodes[0])}:{server.port}" for server in ours],
             router=Router(
                 type=split.router,
                 max_batch_size=batching.max_batch_size if is_aware else None,

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.engine.protocol import Rendered
 from pipeline.engine.script import assignments, words
-from pipeline.engine.trtllm.multinode import ALL_ADDRESSES, LAUNCH, slurm_setup, srun
-from pipeline.engine.trtllm.placement import PlacedServer
+from pipeline.engine.trtllm.multinode import ALL_ADDRESSES, LAUNCH, allocation, slurm_setup, srun
+from pipeline.engine.trtllm.placement import PlacedServer, node_placeholder
 from pipeline.study import Study
 
 REQUEST_TIMEOUT_S = 7200
@@ -80,11 +80,10 @@ def _local_setup(servers: Sequence[PlacedServer]) -> list[str]:
 
 def _slurm_setup(servers: Sequence[PlacedServer], study: Study) -> list[str]:
     count = max(node for server in servers for node in server.nodes) + 1
-    per_node = study.hardware.num_gpus_per_node
-    fill = "".join(f' -e "s/node{node}:/${{NODES[{node}]}}:/"' for node in range(count))
+    fill = "".join(f' -e "s/{node_placeholder(node)}/${{NODES[{node}]}}/"' for node in range(count))
     return [
         *slurm_setup(study),
-        f': "${{SLURM_JOB_NODELIST:?run it in salloc --nodes={count} --gpus-per-node={per_node}}}"',
+        allocation(count, study),
         'mapfile -t NODES < <(scontrol show hostnames "${SLURM_JOB_NODELIST}")',
         f'if [ "${{#NODES[@]}}" -lt {count} ]; then echo "serve.sh: needs {count} nodes" >&2; exit 2; fi',
         f'sed{fill} "${{HERE}}/disagg.yaml" > "${{HERE}}/disagg.filled.yaml"',

@@ -77,6 +77,10 @@ SWITCHES: dict[str, Switch] = {
         values=OFF_ON, default="1", source="_torch/modules/fused_moe/communication/deep_ep_low_latency.py",
         note="sends activations after quantising them",
     ),
+    "TRTLLM_MOE_USE_LOW_PRECISION_COMBINE": Switch(
+        values=OFF_ON, default="0", source="NVIDIA's scripts for GB200 and GB300 NVL72 of 2025 set 1",
+        note="what is now moe_config.use_low_precision_moe_combine: experts send their answers back in fewer bits",
+    ),
     "TRTLLM_DEEP_EP_TOKEN_LIMIT": Switch(
         values=(), default=None, source="_torch/modules/fused_moe/communication/deep_ep_low_latency.py",
         note="tokens of one rank that DeepEP's low-latency exchange has room for",
@@ -132,7 +136,7 @@ def problem(name: str, value: object) -> str | None:
         hint = nearest(name, tuple(SWITCHES))
         return (
             f"engine.knobs.{ENV}{name}: is none of the switches worth turning{hint}; set it in engine.env, for all "
-            f"configs alike, or use one of {', '.join(SWITCHES)}"
+            f"configs alike, or pass it on with engine.allow_unknown=true, or use one of {', '.join(SWITCHES)}"
         )
     word = text(value)
     is_number = not isinstance(value, bool) and word.isdecimal() and int(word) >= 1

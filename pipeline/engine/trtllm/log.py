@@ -145,6 +145,11 @@ ADVICE: tuple[tuple[str, str], ...] = (
         r"trust_remote_code=True",
         "the checkpoint brings Python code of its own: set engine.knobs.trust_remote_code=true if you trust it",
     ),
+    # guard.py of this project
+    (
+        r"cannot start (\S*trtllm-serve): ",
+        "there is no {0}: set engine.python to the interpreter of the environment that trtllm-serve was installed in",
+    ),
     # huggingface_hub
     (
         r"LocalEntryNotFoundError|outgoing traffic has been disabled|couldn't connect to 'https://huggingface\.co'",

@@ -1,6 +1,7 @@
 """What a row must say of its config beside its speed: that it changes the answers, or guesses at random text."""
 
-from pipeline.engine.trtllm.llm_args import ALIASES, DECODING_TYPE
+from pipeline.engine.trtllm.environment import environment
+from pipeline.engine.trtllm.llm_args import ALIASES, DECODING_TYPE, ENV
 from pipeline.engine_config import EngineConfig, Value
 from pipeline.vocabulary import Reason
 
@@ -21,6 +22,7 @@ the same checkpoint without it. Source: llmapi/llm_args.py; _torch/distributed/o
 def marks(config: EngineConfig) -> tuple[Reason, ...]:
     """Warnings that every row of a config carries."""
     knobs = {ALIASES.get(name, name): value for name, value in config.knobs.items()}
+    knobs |= {f"{ENV}{name}": value for name, value in environment(config).items()}
     is_lossy = any(name in knobs and value in {None, knobs[name]} for name, value in LOSSY.items())
     drafts = DECODING_TYPE in knobs
     return (*([Reason.DRAFTS_OF_RANDOM_TEXT] * drafts), *([Reason.LOSSY_SETTING] * is_lossy))

@@ -32,15 +32,20 @@ ENERGY_NOTE = (
     "on one of them leaves the others out."
 )
 
-_NO_SPACES = """case "${HERE}${MODEL}" in
+_NO_SPACES = """case "${MODEL}" in /*) ;; *) MODEL="${PWD}/${MODEL}" ;; esac
+case "${HERE}${MODEL}" in
 *[[:space:]]*) echo "serve.sh: trtllm-llmapi-launch splits arguments at spaces: move ${HERE} or ${MODEL}" >&2; exit 2 ;;
 esac"""
-"""The launcher passes its arguments on unquoted."""
+"""The launcher passes its arguments on unquoted; other machines need the model's whole path."""
 
-_IN_CONTAINER = """container=()
+_IN_CONTAINER = """seen="${MODEL%/}"
+case "${seen}" in */snapshots/*) seen="${seen%/snapshots/*}" ;; esac
+container=()
+draft=${DRAFT_MODEL:+",${DRAFT_MODEL}:${DRAFT_MODEL}"}
 if [ -n "${CONTAINER_IMAGE:-}" ]; then
-    container=("--container-image=${CONTAINER_IMAGE}" "--container-mounts=${MODEL}:${MODEL},${HERE}:${HERE}")
+    container=("--container-image=${CONTAINER_IMAGE}" "--container-mounts=${seen}:${seen},${HERE}:${HERE}${draft}")
 fi"""
+"""A snapshot in the Hugging Face cache is links into its repository's blobs, so all of the repository is mounted."""
 
 
 def why_not_here(config: EngineConfig, study: Study) -> str | None:
@@ -93,7 +98,8 @@ def across_nodes(rendered: Rendered, config: EngineConfig, study: Study) -> Rend
         *slurm_setup(study),
         *(f"export {text}" for text in assignments(rendered.env)),
         "case ${LAUNCHER:-srun} in",
-        f"srun) exec {srun(num_gpus, study)} {words(served)} ;;",
+        f"srun) {allocation(num_nodes(num_gpus, study.hardware), study)}",
+        f"    exec {srun(num_gpus, study)} {words(served)} ;;",
         f'mpirun) exec {mpirun} --hostfile "${{HOSTFILE:?names the machines, a line each}}" \\',
         f"    {words(served)} ;;",
         '*) echo "serve.sh: LAUNCHER=${LAUNCHER}: allowed are srun and mpirun" >&2; exit 2 ;;',
@@ -115,6 +121,12 @@ def slurm_setup(study: Study) -> list[str]:
             raise ConfigError(f"{key}={path!r}: trtllm-llmapi-launch splits its arguments at spaces; use another path")
     default = [] if image is None else [f"CONTAINER_IMAGE=${{CONTAINER_IMAGE:-{shlex.quote(image)}}}"]
     return [_NO_SPACES, *default, _IN_CONTAINER]
+
+
+def allocation(num_machines: int, study: Study) -> str:
+    """Shell text that asks for so many whole machines where there is no job: outside one, `srun` would get no GPUs."""
+    wanted = f"run it in salloc --nodes={num_machines} --gpus-per-node={study.hardware.num_gpus_per_node}"
+    return f': "${{SLURM_JOB_NODELIST:?{wanted}}}"'
 
 
 def srun(num_gpus: int, study: Study, *, options: Sequence[str] = ()) -> str:

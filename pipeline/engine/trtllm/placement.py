@@ -34,6 +34,11 @@ class PlacedServer:
         return f"{self.kind}-{self.number}"
 
 
+def node_placeholder(node: int) -> str:
+    """What stands for a machine's name until the job knows it; no hostname has underscores, so none is taken for it."""
+    return f"__node{node}__"
+
+
 def placed(deployment: Deployment, hardware: Hardware, first_port: int) -> list[PlacedServer]:
     """Every server with GPUs of its own, context servers first.
 
@@ -56,7 +61,8 @@ def placed(deployment: Deployment, hardware: Hardware, first_port: int) -> list[
         raise ConfigError(
             f"engine.port={first_port - 1}: its {len(servers)} servers take the next ports; use a lower one"
         )
-    per_node = hardware.num_gpus_per_node or hardware.num_gpus
+    # of a machine that has fewer, or of which fewer may be used
+    per_node = min(hardware.num_gpus_per_node or hardware.num_gpus, hardware.num_gpus)
     found, node, used = {}, 0, 0
     for server in sorted(servers, key=lambda server: -server[2].parallelism.num_gpus):
         size = server[2].parallelism.num_gpus

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine.runtime.container import all_mounts, environ_of, full_environ, home_of
+from pipeline.engine.runtime.container import Container, all_mounts, environ_of, full_environ, home_of
 from pipeline.engine.runtime.protocol import Launch, Mount
 from pipeline.errors import ConfigError
+from pipeline.study import EngineSettings
 
 NAMES = st.lists(st.sampled_from("ab"), min_size=1, max_size=4)
 
@@ -27,6 +28,20 @@ def snapshot(folder: Path) -> Path:
     commit.mkdir(parents=True)
     (commit / "config.json").symlink_to("../../blobs/abc")
     return commit
+
+
+@pytest.mark.parametrize(
+    ("python", "serve"),
+    [
+        ("python3", "trtllm-serve"),
+        ("/usr/bin/python3", "trtllm-serve"),
+        ("/opt/env/bin/python", "/opt/env/bin/trtllm-serve"),
+    ],
+)
+def test_scripts_of_a_distributions_own_interpreter_are_found_by_the_images_path(python: str, serve: str) -> None:
+    settings = EngineSettings(name="trtllm", runtime="docker", python=python, image="a", ready_timeout_s=1.0)
+    container = Container(settings, "a")
+    assert (container.program("python"), container.program("trtllm-serve")) == (python, serve)
 
 
 def test_a_snapshot_comes_with_its_blobs(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pipeline.engine.runtime.local import find_python
 from pipeline.engine.runtime.protocol import Launch, Runtime
 from pipeline.errors import ConfigError
 from pipeline.study import EngineSettings
+from tests.engine.runtime.machine import executable
 
 
 def local(python: str, image: str | None = None) -> Runtime:
@@ -29,6 +30,18 @@ def test_programs_lie_beside_the_interpreter_whose_link_is_kept(tmp_path: Path) 
     assert runtime.program("python") == str(python)
     assert runtime.program("trtllm-serve") == f"{python.parent}/trtllm-serve"
     assert runtime.bin_prefix == f"{python.parent}/"
+
+
+def test_a_program_that_is_not_beside_the_interpreter_is_the_one_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVIDIA's container: /usr/bin/python3, /usr/local/bin/trtllm-serve."""
+    python, elsewhere = environment(tmp_path), tmp_path / "elsewhere" / "trtllm-serve"
+    executable(elsewhere, "#!/bin/sh\n")
+    monkeypatch.setenv("PATH", str(elsewhere.parent))
+    assert local(str(python)).program("trtllm-serve") == str(elsewhere)
+    executable(python.parent / "trtllm-serve", "#!/bin/sh\n")
+    assert local(str(python)).program("trtllm-serve") == f"{python.parent}/trtllm-serve"
 
 
 def test_tools_of_the_environment_come_first_whatever_path_is_given(tmp_path: Path) -> None:

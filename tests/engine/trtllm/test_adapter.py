@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 from tests.builders import make_study
+from tests.engine.trtllm.stand_in.environment import stand_in_environment
 
 ENGINE = TrtllmEngine()
 
@@ -235,6 +236,17 @@ def test_our_own_environment_has_no_tensorrt_llm() -> None:
     availability = ENGINE.availability(GPT_OSS)
     assert availability.version is None
     assert "has no tensorrt_llm; set engine.python" in (availability.why_not or "")
+
+
+def test_on_this_machine_the_server_must_be_there_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = stand_in_environment(tmp_path / "env")
+    here = dataclasses.replace(GPT_OSS, engine=dataclasses.replace(GPT_OSS.engine, python=str(python)))
+    assert ENGINE.availability(here).version == "1.3.0rc29"
+    (python.parent / "trtllm-serve").unlink()
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    found = ENGINE.availability(here)
+    assert found.version is None
+    assert "trtllm-serve is neither beside it nor on the PATH; set engine.python" in (found.why_not or "")
 
 
 def test_a_log_says_how_it_died() -> None:

@@ -162,6 +162,11 @@ def test_what_does_not_go_together_is_refused(overrides: list[str], part: str) -
     assert part in refusal(study(*overrides))
 
 
+def test_part_of_a_machine_is_enough_where_no_more_may_be_used() -> None:
+    assert num_machines(only(study("hardware.num_gpus=4")), study("hardware.num_gpus=4")) == 1
+    assert "do not fit the 3" in refusal(study("hardware.num_gpus=3"))
+
+
 def test_what_goes_together_is_taken() -> None:
     python = study(
         "disaggregation.schedule_style=generation_first", "disaggregation.cache_transceiver.runtime=PYTHON"
@@ -302,6 +307,20 @@ def test_over_several_machines_each_server_is_a_step_on_its_own(tmp_path: Path) 
     assert filled.context_servers.urls == ["tray-c:8001", "tray-c:8002"]
     assert filled.generation_servers.urls == ["tray-a:8003"]
     assert f"{tmp_path}/engine/disagg.filled.yaml" in found["0"]
+
+
+def test_machines_that_are_called_like_others_numbers_are_told_apart(tmp_path: Path) -> None:
+    asked = study("disaggregation.num_context_servers=6", "disaggregation.context.parallelism.tp=4",
+                  "disaggregation.generation.parallelism.tp=4", hardware="gb200_nvl72")  # fmt: skip
+    names = [f"node{number}" for number in range(1, 8)]
+    script = written(tmp_path / "engine", asked)
+    programs = install(tmp_path / "bin", "srun", "scontrol")
+    (programs / "scontrol").write_text("#!/bin/sh\nprintf '%s\\n' " + " ".join(names) + "\n")
+    env = environment(programs, tmp_path / "noted", MODEL="/models/x", SLURM_JOB_NODELIST="node[1-7]")
+    run(script, {**env, "ENDS": "disaggregated", "NUM_PROGRAMS": "8", "STAYS": "yes"})
+    filled = Orchestrator.model_validate(yaml.safe_load((tmp_path / "engine" / "disagg.filled.yaml").read_text()))
+    urls = [*filled.context_servers.urls, *filled.generation_servers.urls]
+    assert sorted(url.partition(":")[0] for url in urls) == names
 
 
 def test_outside_an_allocation_it_says_which_one_it_needs(tmp_path: Path) -> None:

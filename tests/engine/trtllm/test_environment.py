@@ -3,7 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.engine.trtllm.environment import SWITCHES, environment, problem
+from pipeline.engine.trtllm.marks import marks
 from pipeline.engine_config import EngineConfig, Value
+from pipeline.vocabulary import Reason
 
 
 def config(**knobs: Value) -> EngineConfig:
@@ -51,6 +53,13 @@ def test_an_unknown_one_is_told_the_nearest_and_where_it_belongs() -> None:
     assert message.startswith("engine.knobs.env.TRTLLM_ENABLE_PLD: is none of the switches worth turning")
     assert "TRTLLM_ENABLE_PDL" in message
     assert "engine.env" in message
+    assert "engine.allow_unknown=true" in message
+
+
+@pytest.mark.parametrize("value", [1, True, "1"])
+def test_answers_sent_back_in_fewer_bits_are_marked_however_it_is_written(value: Value) -> None:
+    assert marks(config(TRTLLM_MOE_USE_LOW_PRECISION_COMBINE=value)) == (Reason.LOSSY_SETTING,)
+    assert marks(config(TRTLLM_MOE_USE_LOW_PRECISION_COMBINE="0")) == ()
 
 
 @given(st.text(max_size=30), st.one_of(st.booleans(), st.integers(), st.floats(), st.text(max_size=10)))

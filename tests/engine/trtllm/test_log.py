@@ -105,6 +105,7 @@ KNOWN = {
     "Failed to load tokenizer from /models/a: OSError": "/models/a",
     "OSError: Can't load tokenizer for 'org/model'. If you were trying to load it from": "org/model has no tokenizer",
     "Please pass the argument `trust_remote_code=True` to allow custom code to be run.": "trust_remote_code=true",
+    "cannot start /env/bin/trtllm-serve: No such file or directory": "there is no /env/bin/trtllm-serve",
     "huggingface_hub.errors.LocalEntryNotFoundError: Cannot find an appropriate cached snapshot": "hf download",
     "CUDA driver version is insufficient for CUDA runtime version": "driver",
 }  # fmt: skip

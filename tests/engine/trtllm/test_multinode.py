@@ -28,6 +28,10 @@ NVL72 = make_study(
 )  # fmt: skip
 
 
+JOB = {"SLURM_JOB_NODELIST": "tray-[a-b]"}
+"""What Slurm tells a shell within an allocation."""
+
+
 def config(tp: int, pp: int = 1) -> EngineConfig:
     return EngineConfig.from_axes("trtllm", {"precision.weights": "fp4", "parallelism.tp": tp, "parallelism.pp": pp})
 
@@ -48,9 +52,15 @@ def with_engine(study: Study, **settings: str) -> Study:
 def test_what_fits_one_machine_is_left_alone() -> None:
     alone = TrtllmEngine().render(config(4), NVL72)
     assert across_nodes(alone, config(4), NVL72) == alone
-    unbounded = make_study("hardware=b200", "study=test").hardware
-    assert unbounded.num_gpus_per_node is None
-    assert num_nodes(8, unbounded) == 1
+    assert num_nodes(8, make_study("hardware=b200", "study=test").hardware) == 1
+    unbounded = dataclasses.replace(NVL72.hardware, num_gpus_per_node=None)
+    assert num_nodes(72, unbounded) == 1
+
+
+@pytest.mark.parametrize("hardware", ["h100", "h200", "b200", "b300"])
+def test_a_machine_of_hgx_has_eight_gpus(hardware: str) -> None:
+    found = make_study(f"hardware={hardware}", "study=test").hardware
+    assert (num_nodes(8, found), num_nodes(16, found)) == (1, 2)
 
 
 def test_srun_starts_a_task_per_gpu_on_whole_machines() -> None:
@@ -76,7 +86,9 @@ def test_an_engine_has_part_of_one_machine_or_whole_ones(num_gpus: int) -> None:
 def test_the_script_says_to_srun_what_argv_says(tmp_path: Path) -> None:
     script = written(tmp_path / "engine", 8)
     assert_is_bash(script)
-    env = environment(install(tmp_path / "bin", "srun"), tmp_path / "noted", MODEL="/models/r1", SLURM_NTASKS="3")
+    env = environment(
+        install(tmp_path / "bin", "srun"), tmp_path / "noted", **JOB, MODEL="/models/r1", SLURM_NTASKS="3"
+    )
     assert run(script, env).returncode == 0
     [(program, _, *words)] = calls(tmp_path / "noted")
     assert (program, words) == (
@@ -86,18 +98,46 @@ def test_the_script_says_to_srun_what_argv_says(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_outside_an_allocation_it_says_which_one_it_needs(tmp_path: Path) -> None:
+    script = written(tmp_path / "engine", 8)
+    done = run(script, environment(install(tmp_path / "bin", "srun"), tmp_path / "noted", MODEL="/models/r1"))
+    assert (done.returncode != 0, calls(tmp_path / "noted")) == (True, [])
+    assert "run it in salloc --nodes=2 --gpus-per-node=4" in done.stderr
+
+
 def test_a_container_gets_the_model_and_the_folder(tmp_path: Path) -> None:
     script = written(tmp_path / "engine", 8)
-    env = environment(install(tmp_path / "bin", "srun"), tmp_path / "noted", MODEL="/models/r1")
+    env = environment(install(tmp_path / "bin", "srun"), tmp_path / "noted", **JOB, MODEL="/models/r1")
     assert run(script, {**env, "CONTAINER_IMAGE": "nvcr.io#nvidia/tensorrt-llm/release:1"}).returncode == 0
     [(_, _, *words)] = calls(tmp_path / "noted")
     mounts = f"--container-mounts=/models/r1:/models/r1,{tmp_path}/engine:{tmp_path}/engine"
     assert words[4:6] == ["--container-image=nvcr.io#nvidia/tensorrt-llm/release:1", mounts]
 
 
+def test_a_snapshot_comes_into_the_container_with_its_blobs_and_a_model_from_wherever_it_is_named(
+    tmp_path: Path,
+) -> None:
+    script = written(tmp_path / "engine", 8)
+    repo, here = f"{tmp_path}/hub/models--org--name", str(Path.cwd())
+    for model, found, mount in (
+        (f"{repo}/snapshots/0123", f"{repo}/snapshots/0123", repo),
+        (f"{repo}/snapshots/0123/", f"{repo}/snapshots/0123/", repo),
+        ("models/r1", f"{here}/models/r1", f"{here}/models/r1"),
+    ):
+        env = environment(
+            install(tmp_path / "bin", "srun"), tmp_path / "noted", **JOB, MODEL=model, CONTAINER_IMAGE="i"
+        )
+        assert run(script, env).returncode == 0
+        [(_, _, *words)] = calls(tmp_path / "noted")
+        assert words[5] == f"--container-mounts={mount}:{mount},{tmp_path}/engine:{tmp_path}/engine"
+        assert found in words
+        for path in (tmp_path / "noted").iterdir():
+            path.unlink()
+
+
 def test_an_image_file_is_the_default_container(tmp_path: Path) -> None:
     script = written(tmp_path / "engine", 8, with_engine(NVL72, runtime="enroot", image="/images/trtllm.sqsh"))
-    env = environment(install(tmp_path / "bin", "srun"), tmp_path / "noted", MODEL="/models/r1")
+    env = environment(install(tmp_path / "bin", "srun"), tmp_path / "noted", **JOB, MODEL="/models/r1")
     assert run(script, env).returncode == 0
     assert calls(tmp_path / "noted")[0][6] == "--container-image=/images/trtllm.sqsh"
 
@@ -116,7 +156,7 @@ def test_mpirun_places_as_many_ranks_and_passes_the_environment_on(tmp_path: Pat
 
 def test_a_path_with_a_space_is_refused_before_anything_starts(tmp_path: Path) -> None:
     script = written(tmp_path / "engine", 8)
-    env = environment(install(tmp_path / "bin", "srun"), tmp_path / "noted", MODEL="/my models/r1")
+    env = environment(install(tmp_path / "bin", "srun"), tmp_path / "noted", **JOB, MODEL="/my models/r1")
     done = run(script, env)
     assert (done.returncode, calls(tmp_path / "noted")) == (2, [])
     assert "splits arguments at spaces" in done.stderr

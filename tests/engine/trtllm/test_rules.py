@@ -161,6 +161,7 @@ def with_load(study: Study, concurrency: int) -> Study:
         ({SIZES: (1, 64, 128)}, None),
         ({GRAPH: 128, PADDING: False}, "only if all 8 ranks decode equally many"),
         ({"cuda_graph_config": False}, None),
+        ({"batching.max_batch_size": 2048, PADDING: True}, None),  # graphs up to max_batch_size
         ({}, None),  # graphs up to 128, TensorRT-LLM's own default
     ],
 )
@@ -174,3 +175,11 @@ def test_with_attention_dp_limits_and_graph_sizes_count_the_requests_of_one_rank
     if GRAPH in given and reason is None and "batching.max_batch_size" not in given:
         alone = BY_NAME["decode_graphs"].check(config_of({"parallelism.tp": 8, **given}), study)
         assert (alone is None) == (given[GRAPH] == 1024 or "batching.max_num_tokens" in given)
+
+
+def test_without_padding_graphs_end_at_the_engines_own_default_whatever_the_batch() -> None:
+    study = with_load(study_of(), 256)
+    for padding, reach in ((True, None), (False, "holds 128 requests")):
+        config = config_of({"batching.max_batch_size": 256, PADDING: padding})
+        reason = BY_NAME["decode_graphs"].check(config, study)
+        assert (reason is None) if reach is None else (reach in str(reason))

@@ -26,7 +26,7 @@ from pipeline.engine_config import EngineConfig
 from pipeline.study import Study
 
 DEFAULT_GRAPH_SIZE = 128
-"""Largest CUDA graph where neither it nor max_batch_size is set. Source: llm_args.py, BaseCudaGraphConfig."""
+"""Largest CUDA graph where none is set. Source: llm_args.py, BaseCudaGraphConfig."""
 
 
 def num_ranks(config: EngineConfig) -> int:
@@ -50,8 +50,9 @@ def largest_graph(config: EngineConfig) -> int:
     if isinstance(sizes, tuple):
         asked = [size for size in sizes if isinstance(size, int)]
     else:
-        # Unless set, our files ask for graphs up to max_batch_size.
-        default = config.batching.max_batch_size or DEFAULT_GRAPH_SIZE
+        # With padding our files ask for graphs up to max_batch_size: llm_args.py.
+        is_padded = knob(config, "cuda_graph_config.enable_padding") is True
+        default = (config.batching.max_batch_size if is_padded else None) or DEFAULT_GRAPH_SIZE
         asked = [int(number(config, "cuda_graph_config.max_batch_size") or default)]
     if knob(config, "cuda_graph_config.enable_padding") is False and isinstance(sizes, tuple):
         asked = [size for size in asked if size <= limit]

@@ -20,8 +20,7 @@ def _user_buffers(config: EngineConfig, _: Study) -> str | None:
 
 
 def _mnnvl(config: EngineConfig, study: Study) -> str | None:
-    per_node = study.hardware.num_gpus_per_node
-    is_one_domain = per_node is not None or "nvl72" in study.hardware.name
+    is_one_domain = "nvl72" in study.hardware.name
     if text(config, NAME) == "MNNVL" and not is_one_domain:
         return (
             f"{shown(config, NAME)}: needs NVLink across machines with Arm CPUs (GB200 or GB300 NVL72), and is AUTO on "

@@ -33,12 +33,11 @@ def _ring(config: EngineConfig, _: Study) -> str | None:
     return None
 
 
-def _experts_and_context(config: EngineConfig, _: Study) -> str | None:
-    layout = config.parallelism
-    if layout.cp > 1 and layout.ep > 1 and _cp_type(config) == "ULYSSES":
+def _ulysses(config: EngineConfig, _: Study) -> str | None:
+    if config.parallelism.cp > 1 and _cp_type(config) == "ULYSSES":
         return (
-            f"parallelism.cp={layout.cp}: with ULYSSES (the default of cp_config.cp_type) experts cannot be divided, "
-            f"and ep={layout.ep}; set ep=1 or cp=1"
+            f"parallelism.cp={config.parallelism.cp}: no attention runs with ULYSSES, the default of "
+            "cp_config.cp_type; use cp=1, or HELIX on a generation server"
         )
     return None
 
@@ -75,17 +74,6 @@ def _helix_alone(config: EngineConfig, _: Study) -> str | None:
     return None
 
 
-def _ulysses_heads(config: EngineConfig, study: Study) -> str | None:
-    layout = config.parallelism
-    devices = layout.tp * layout.cp
-    if layout.cp > 1 and _cp_type(config) == "ULYSSES" and study.model.num_heads % devices:
-        return (
-            f"parallelism.cp={layout.cp}: ULYSSES divides the {study.model.num_heads} attention heads among "
-            f"tp x cp = {devices} devices; choose a divisor"
-        )
-    return None
-
-
 def _pp_partition(config: EngineConfig, study: Study) -> str | None:
     stages = knob(config, "pp_partition")
     if not isinstance(stages, tuple):
@@ -110,8 +98,9 @@ RULES = (
         source="_torch/pyexecutor/engine/runners/decoder/runner.py: unsupported cp_type, newest; STAR left in 2026",
     ),
     Rule(
-        name="cp_and_experts", kind="refuses", check=_experts_and_context,
-        source="mapping.py, Mapping.__init__: NotImplementedError but for HELIX, 1.2.0rc2 and later",
+        name="cp_ulysses", kind="refuses", check=_ulysses,
+        source="_torch/modules/attention.py, Attention.__init__ (CP type must be HELIX) and MLA.__init__, newest; "
+        "PR 10276, which was to bring it, was closed",
     ),
     Rule(
         name="helix_blocks", kind="refuses", check=_helix_blocks,
@@ -124,10 +113,6 @@ RULES = (
     Rule(
         name="helix_alone", kind="warns", check=_helix_alone,
         source="_torch/pyexecutor/request_utils.py, merge_helix_requests: decode only, with disaggregated serving",
-    ),
-    Rule(
-        name="ulysses_heads", kind="warns", check=_ulysses_heads,
-        source="mapping.py, Mapping.__init__: attn_tp_size = tp_size * cp_size, 1.2.0rc2",
     ),
     Rule(
         name="pp_partition", kind="refuses", check=_pp_partition,
