@@ -39,7 +39,7 @@ AGREEMENT = "h100-repeat-llama-3.1-8b-"
 COLD, WARM = "h100-drift-gpt-oss-20b-cold-3a4bf3b5", "h100-repeat-gpt-oss-20b-3a4bf3b5"
 """One machine, one after the other: a start with an empty kernel cache, and starts after it."""
 
-OWN = ("h100",)
+OWN = ("h100", "h200")
 """GPUs that this project has measured itself; their studies are named after them."""
 
 REFERENCE = {

@@ -13,7 +13,7 @@ from pipeline.rig.protocol import Report, Start, TrialError
 from pipeline.rig.rows import identity
 from pipeline.roofline.calibration import Calibration
 from pipeline.roofline.calibration_file import calibration_of
-from pipeline.roofline.predict import predict_loads
+from pipeline.roofline.predict import Prediction, predict_loads
 from pipeline.store import new_id
 from pipeline.study import Study
 from pipeline.vocabulary import Boundary, Evidence, Reason, RowStatus, TrialStatus
@@ -87,22 +87,24 @@ class ModelledSession:
         self._config = config
         self._trial_id = trial_id
         self._calibration = calibration
-        points = study.workload.ladder
-        found = predict_loads(study.model, study.hardware, study.workload, config, points, calibration)
+        self._predictions: dict[OperatingPoint, Prediction] = {}
+        self._predict(study.workload.ladder)
+
+    def _predict(self, points: Sequence[OperatingPoint]) -> None:
+        study = self._study
+        found = predict_loads(study.model, study.hardware, study.workload, self._config, points, self._calibration)
         if isinstance(found, str):
             raise TrialError(TrialStatus.OUT_OF_MEMORY, found)
-        self._predictions = dict(zip(points, found, strict=True))
+        self._predictions |= zip(points, found, strict=True)
 
     def measure(self, point: OperatingPoint, report: Report) -> Generator[Row, None, None]:
-        """The row of one operating point of the study's."""
-        report(f"predicting, {point}")
-        yield self.row(point)
-
-    def row(self, point: OperatingPoint) -> Row:
         """The prediction as a row; invalid where more is asked for than the engine can do."""
+        report(f"predicting, {point}")
+        if point not in self._predictions:
+            self._predict([point])
         found = self._predictions[point]
         errors = self._calibration.error_of(self._study.model.name)
-        return Row(
+        yield Row(
             **identity(self._study, self._config, point, self._trial_id),
             row_id=new_id(),
             rendered_hash=self.start.rendered_hash,
