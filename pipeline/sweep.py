@@ -5,6 +5,7 @@ from typing import Protocol
 from pipeline.record import Trial
 from pipeline.resume import adopt_orphans, check_same
 from pipeline.rig.protocol import Rig
+from pipeline.search.climb import Climb, Standing
 from pipeline.search.prior import rank
 from pipeline.search.recipe_seeds import recipe_seeds, widened
 from pipeline.search.search import Proposal, Search
@@ -47,9 +48,11 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
         search = Search(study, space, trials, store.rows(study.id), rank(study, space.configs), seeds.configs)
         for number, proposal in enumerate(search.proposals(), start=len(trials)):
             progress.trial_began(number, search.num_done, proposal)
+            standing = Standing.of(study, store.trials(study.id), store.rows(study.id))
             trial = run_trial(
                 study, rig, store, proposal.config, number=number, proposed_by=proposal.proposed_by,
                 earlier_rows=proposal.earlier_rows, progress=progress,
+                climb=Climb.of(study, proposal.config, standing),
             )  # fmt: skip
             rows = [row for row in store.rows(study.id) if row.config_hash == trial.config_hash]
             search.tell(trial, rows)
