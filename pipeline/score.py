@@ -74,7 +74,7 @@ def curve(rows: Sequence[Row]) -> dict[float, float]:
     """Smoothed tokens per joule of usable rows by load, lightest first.
 
     A cubic smoothing spline through log tokens/J over log2 load, each row weighted by its noise, its stiffness fixed
-    beforehand: a straight line is kept as it is, and what lies more than two octaves away has hardly a say. As the best
+    beforehand: a straight line is kept as it is, and what lies three octaves away has hardly a say. As the best
     prediction where slopes change as a random walk does: Wahba, *Spline Models for Observational Data* (1990), ch. 1.
     """
     points = sorted(

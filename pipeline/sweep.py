@@ -42,18 +42,17 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
     with store.lock(study.id):
         check_same(study, rig, store)
         adopt_orphans(study, store)
-        trials = store.trials(study.id)
+        trials, rows = store.trials(study.id), store.rows(study.id)
         for note in (*([space.describe()] if space.is_drawn else []), *seeds.notes):
             progress.note(note)
-        search = Search(study, space, trials, store.rows(study.id), rank(study, space.configs), seeds.configs)
+        search = Search(study, space, trials, rows, rank(study, space.configs), seeds.configs)
         for number, proposal in enumerate(search.proposals(), start=len(trials)):
             progress.trial_began(number, search.num_done, proposal)
-            standing = Standing.of(study, store.trials(study.id), store.rows(study.id))
+            climb = Climb.of(study, proposal.config, Standing.of(study, trials, rows))
             trial = run_trial(
                 study, rig, store, proposal.config, number=number, proposed_by=proposal.proposed_by,
-                earlier_rows=proposal.earlier_rows, progress=progress,
-                climb=Climb.of(study, proposal.config, standing),
+                earlier_rows=proposal.earlier_rows, progress=progress, climb=climb,
             )  # fmt: skip
-            rows = [row for row in store.rows(study.id) if row.config_hash == trial.config_hash]
-            search.tell(trial, rows)
+            trials, rows = [*trials, trial], store.rows(study.id)
+            search.tell(trial, [row for row in rows if row.config_hash == trial.config_hash])
             progress.trial_ended(trial)
