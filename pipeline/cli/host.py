@@ -86,7 +86,7 @@ def with_default_knobs(prepared: Prepared) -> Prepared:
 
 
 def as_modelled(prepared: Prepared) -> Prepared:
-    """The study without what the model knows nothing of, which would give equal rows: knobs, and how prompts are cut."""
+    """The study without what the model knows nothing of, which would make equal rows: knobs, how prompts are cut."""
     plain = with_default_knobs(prepared)
     key = "batching.chunked_prefill"
     axes = plain.study.axes | {key: plain.study.axes.get(key, (None,))[:1]}
