@@ -5,9 +5,11 @@ from typing import Protocol
 from pipeline.record import Trial
 from pipeline.resume import adopt_orphans, check_same
 from pipeline.rig.protocol import Rig
-from pipeline.search.prior import rank
+from pipeline.search.prior import Prior
+from pipeline.search.proposal import Proposal
 from pipeline.search.recipe_seeds import recipe_seeds, widened
-from pipeline.search.search import Proposal, Search
+from pipeline.search.search import Search
+from pipeline.search.transfer import elsewhere
 from pipeline.space import build_space
 from pipeline.store import Store
 from pipeline.study import Study
@@ -44,7 +46,8 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
         trials = store.trials(study.id)
         for note in (*([space.describe()] if space.is_drawn else []), *seeds.notes):
             progress.note(note)
-        search = Search(study, space, trials, store.rows(study.id), rank(study, space.configs), seeds.configs)
+        prior = Prior(study, space.configs)
+        search = Search(study, space, trials, store.rows(study.id), prior, seeds.configs, elsewhere(study, store))
         for number, proposal in enumerate(search.proposals(), start=len(trials)):
             progress.trial_began(number, search.num_done, proposal)
             trial = run_trial(
@@ -54,3 +57,5 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
             rows = [row for row in store.rows(study.id) if row.config_hash == trial.config_hash]
             search.tell(trial, rows)
             progress.trial_ended(trial)
+            if (learned := search.reconsider()) is not None:
+                progress.note(learned)
