@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import AXES, load_study
-from pipeline.engine_config import EngineConfig
+from pipeline.engine_config import EngineConfig, Value
 from pipeline.errors import ConfigError
 from pipeline.ranges import FRACTIONS, INTEGERS, MAX_VALUES, expanded
 from pipeline.space import build_space
@@ -71,7 +71,7 @@ def test_every_axis_that_takes_numbers_is_known_by_its_kind() -> None:
     """A new axis of numbers must be listed, or it would take no range."""
     for group, names in AXES.items():
         for name in names:
-            asked = {"precision.weights": "any", f"{group}.{name}": 1}
+            asked: dict[str, Value | None] = {"precision.weights": "any", f"{group}.{name}": 1}
             try:
                 stated = EngineConfig.from_axes("any", asked)
             except ValueError:
