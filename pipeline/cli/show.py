@@ -28,15 +28,26 @@ def show(
         ConfigError: If there is no such study.
     """
     store = Store(results_dir)
-    studies = store.studies()
-    if not studies:
-        raise ConfigError(f"--results={results_dir}: holds no study; run `make sweep` first, or name another folder")
-    if study is not None and study not in studies:
-        raise ConfigError(f"study {study!r}: unknown{nearest(study, studies)}; there are: {', '.join(studies)}")
-    study_id = study or max(studies, key=lambda name: store.study_dir(name).stat().st_mtime)
+    study_id = chosen_study(store, study)
     from pipeline.resume import stored_study
 
     print_results(terminal(), stored_study(store, study_id), store)
+
+
+def chosen_study(store: Store, study: str | None) -> str:
+    """The id of a stored study; of the latest if none is asked for.
+
+    Raises:
+        ConfigError: If there is no such study.
+    """
+    studies = store.studies()
+    if not studies:
+        raise ConfigError(
+            f"--results={store.results_dir}: holds no study; run `make sweep` first, or name another folder"
+        )
+    if study is not None and study not in studies:
+        raise ConfigError(f"study {study!r}: unknown{nearest(study, studies)}; there are: {', '.join(studies)}")
+    return study or max(studies, key=lambda name: store.study_dir(name).stat().st_mtime)
 
 
 def print_results(console: Console, study: Study, store: Store) -> None:
