@@ -25,7 +25,7 @@ def bill_lines(bill: Bill) -> list[str]:
     ]
     notes = []
     if total.estimated_j > 0:
-        notes.append("~ estimated: of warm-ups by the power of the window that follows")
+        notes.append("~ estimated: by the power of the window that follows, or by declared watts")
     if total.least_j > 0:
         notes.append("≥ at least: by idle power where nothing better is known")
     if total.unknown_s > 0:
