@@ -79,16 +79,16 @@ class Bill:
     Attributes:
         boundary: What the joules cover.
         phases: All of them, in the order of a trial.
-        num_trials: Trials that are in it, those that were cut off by a kill included.
+        num_trials: Trials that are in it, unfinished ones included.
         num_failed: Of these, those that failed.
-        num_killed: Of these, those killed before they wrote their record: of them only warm-up and windows are known.
+        num_unfinished: Of these, those that run still or were killed: only their warm-ups and windows are known.
     """
 
     boundary: Boundary
     phases: dict[Phase, Spent]
     num_trials: int
     num_failed: int
-    num_killed: int
+    num_unfinished: int
 
     @property
     def total(self) -> Spent:
@@ -133,19 +133,19 @@ def bill(study: Study, trials: Sequence[Trial], rows: Sequence[Row]) -> Bill | N
     if not ids:
         return None
     phases = dict.fromkeys(Phase, Spent())
-    num_failed = num_killed = 0
+    num_failed = num_unfinished = 0
     for trial_id in ids:
         trial, windows = known.get(trial_id), own.get(trial_id, [])
         for phase, spent in _of_trial(study, trial, windows):
             phases[phase] += spent
         num_failed += trial is not None and trial.status not in {TrialStatus.OK, TrialStatus.INTERRUPTED}
-        num_killed += study.engine.name != "attached" and bool(windows) and (trial is None or trial.start_s is None)
+        num_unfinished += study.engine.name != "attached" and bool(windows) and (trial is None or trial.start_s is None)
     return Bill(
         boundary=Boundary.GPU if study.hardware.kind == "gpu" else Boundary.CPU,
         phases=phases,
         num_trials=len(ids),
         num_failed=num_failed,
-        num_killed=num_killed,
+        num_unfinished=num_unfinished,
     )
 
 

@@ -43,7 +43,7 @@ def at(second: int) -> str:
 def test_every_phase_has_its_time_its_energy_and_how_it_is_known() -> None:
     found = bill(served(), [trial()], [row()])
     assert found is not None
-    assert (found.boundary, found.num_trials, found.num_failed, found.num_killed) == (Boundary.GPU, 1, 0, 0)
+    assert (found.boundary, found.num_trials, found.num_failed, found.num_unfinished) == (Boundary.GPU, 1, 0, 0)
     assert found.phases == {
         Phase.START: Spent(time_s=40, device_s=80, measured_j=4000),
         Phase.WARMUP: Spent(time_s=10, device_s=20, estimated_j=5000),
@@ -120,7 +120,7 @@ def test_of_a_killed_trial_warm_up_and_window_are_known() -> None:
     for trials in ([], [adopted]):
         found = bill(served(), trials, [row()])
         assert found is not None
-        assert (found.num_trials, found.num_failed, found.num_killed) == (1, 0, 1)
+        assert (found.num_trials, found.num_failed, found.num_unfinished) == (1, 0, 1)
         assert [spent.time_s for spent in found.phases.values()] == [0, 10, 20, 0]
 
 
@@ -129,7 +129,7 @@ def test_a_server_that_someone_else_started_has_no_start_and_was_not_killed() ->
     study = dataclasses.replace(study, engine=dataclasses.replace(study.engine, name="attached"))
     found = bill(study, [trial(start_s=None, start_energy_j=None)], [row()])
     assert found is not None
-    assert (found.num_killed, found.phases[Phase.START].time_s, found.phases[Phase.IDLE].time_s) == (0, 0, 70)
+    assert (found.num_unfinished, found.phases[Phase.START].time_s, found.phases[Phase.IDLE].time_s) == (0, 0, 70)
 
 
 def test_what_is_modelled_or_imported_or_was_never_run_has_no_bill() -> None:

@@ -15,7 +15,7 @@ def bill_lines(bill: Bill) -> list[str]:
     """Hours and kWh of all trials, and of each phase."""
     device, total = _device(bill.boundary), bill.total
     failed = "".join(
-        f", {count} {how}" for count, how in ((bill.num_failed, "failed"), (bill.num_killed, "killed")) if count
+        f", {count} {how}" for count, how in ((bill.num_failed, "failed"), (bill.num_unfinished, "unfinished")) if count
     )
     phases = "; ".join(f"{phase} {_hours(spent)} h {_kwh(spent)}" for phase, spent in bill.phases.items())
     lines = [
@@ -30,8 +30,8 @@ def bill_lines(bill: Bill) -> list[str]:
         notes.append("≥ at least: by idle power where nothing better is known")
     if total.unknown_s > 0:
         notes.append(f"of {number(total.unknown_s)} s no energy is known, not even idle power")
-    if bill.num_killed:
-        notes.append("of a killed trial only warm-up and windows are known")
+    if bill.num_unfinished:
+        notes.append("of an unfinished trial only warm-up and windows are known")
     return [*lines, *([f"  {'; '.join(notes)}"] if notes else [])]
 
 

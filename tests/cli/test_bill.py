@@ -21,7 +21,7 @@ AT_LEAST = "\N{GREATER-THAN OR EQUAL TO}"
 
 def a_bill(start: Spent = KNOWN, window: Spent = KNOWN, **columns: int) -> Bill:
     phases = {Phase.START: start, Phase.WARMUP: Spent(), Phase.WINDOW: window, Phase.IDLE: Spent()}
-    counts = {"num_trials": 3, "num_failed": 0, "num_killed": 0, **columns}
+    counts = {"num_trials": 3, "num_failed": 0, "num_unfinished": 0, **columns}
     return Bill(boundary=Boundary.GPU, phases=phases, **counts)
 
 
@@ -38,15 +38,15 @@ def test_what_is_estimated_or_a_lower_bound_is_marked_and_explained() -> None:
             start=dataclasses.replace(KNOWN, least_j=1.8e6),
             window=dataclasses.replace(KNOWN, estimated_j=1.8e6),
             num_failed=1,
-            num_killed=1,
+            num_unfinished=1,
         )
     )
-    assert first == f"bill: 3 trials, 1 failed, 1 killed: 2 GPU-h, {AT_LEAST}2 kWh within boundary=gpu"
+    assert first == f"bill: 3 trials, 1 failed, 1 unfinished: 2 GPU-h, {AT_LEAST}2 kWh within boundary=gpu"
     assert phases.startswith(f"  start 1 h {AT_LEAST}1 kWh; ")
     assert "window 1 h ~1 kWh" in phases
     assert note.startswith("  ~ estimated: ")
     assert f"{AT_LEAST} at least" in note
-    assert note.endswith("of a killed trial only warm-up and windows are known")
+    assert note.endswith("of an unfinished trial only warm-up and windows are known")
 
 
 def test_an_unknown_energy_is_a_dash() -> None:
