@@ -8,7 +8,7 @@ OPENVINO := .venv-openvino/.installed
 OVERRIDES = model=$(MODEL) $(if $(HARDWARE),hardware=$(HARDWARE)) $(if $(WORKLOAD),workload=$(WORKLOAD)) \
 	$(if $(SLO),slo=$(SLO)) $(if $(BUDGET),search.budget_trials=$(BUDGET)) $(if $(STUDY),study=$(STUDY)) $(ARGS)
 
-.PHONY: help setup sweep plan doctor show test check docs bench-load bench-coverage bench-model crosscheck verify format lock clean
+.PHONY: help setup sweep plan doctor show test check docs bench-load bench-coverage bench-model bench-search crosscheck verify format lock clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -65,6 +65,9 @@ $(AIPERF): requirements-aiperf.lock
 	$(PYTHON) -m venv .venv-aiperf
 	.venv-aiperf/bin/pip install -q --disable-pip-version-check -r requirements-aiperf.lock
 	touch $@
+
+bench-search: $(VENV)  ## starts that each way of searching takes, against known truths (20 min; ARGS='--seeds 4' for a look); JSON last
+	.venv/bin/python -m bench.search $(ARGS)
 
 crosscheck: setup $(AIPERF)  ## our load client against AIPerf on one server (5 min, 1.2 GB once); JSON last
 	.venv/bin/python -m bench.crosscheck $(ARGS)

@@ -7,8 +7,10 @@ from pathlib import Path
 from statistics import fmean
 
 from bench.model import POINTS, Points, floor, leave_one_model_out, order, read_points
+from pipeline.bill import bill
 from pipeline.calibrate import calibrate, errors_of_others
 from pipeline.calibrate import usable as usable_points
+from pipeline.cli.bill import J_PER_KWH
 from pipeline.cli.repeatability import LEVELS, case_results, percent, weights_results
 from pipeline.cli.table import label, number, seconds, shared_text
 from pipeline.columns import markdown_table
@@ -303,8 +305,9 @@ def results_block() -> str:
         cells = cells if usable([at]) else ["-"] * len(cells)
         lines.append([label(trial.config_json, configs), *efficiency, *cells])
     first, num_valid = rows[0], len(usable(rows))
-    loaded_j = sum((row.power_w or 0.0) * ((row.window_s or 0.0) + (row.warmup_s or 0.0)) for row in rows)
-    energy_kwh = (loaded_j + sum(trial.start_energy_j or 0.0 for trial in trials)) / 3.6e6
+    spent = bill(study, trials, rows)
+    energy_j = None if spent is None else spent.total.energy_j
+    energy = number(energy_j and energy_j / J_PER_KWH, 1)
     return (
         table(lines) + f"\n\nOutput tokens per joule of GPU board energy, evidence `{first.evidence}`: {first.model}, "
         f"weights={first.weights}, {first.num_gpus} x {first.gpu_name} (power limit {number(first.power_limit_w)} W, "
@@ -312,7 +315,7 @@ def results_block() -> str:
         f"{first.isl_tokens}/{first.osl_tokens} at 0.8-1.0, windows of {study.plan.window_s:g} s "
         f"after {study.plan.warmup_s:g}-{study.plan.warmup_max_s:g} s, "
         f"{first.started_utc[:10]}; where set, {shared_text(configs)}.\n\n{len(trials)} engine starts, about "
-        f"{energy_kwh:.2f} kWh. {num_valid} of {len(rows)} windows are valid; `rejected` ones were not steady. One "
+        f"{energy} kWh. {num_valid} of {len(rows)} windows are valid; `rejected` ones were not steady. One "
         "start each: a screening, which nominates a configuration and does not decide."
     )
 

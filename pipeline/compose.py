@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import ConfigError
+from pipeline.ranges import expanded, is_range
 
 _KNOBS = ("engine.knobs.", "disaggregation.context.knobs.", "disaggregation.generation.knobs.")
 _ENV = "engine.env."
@@ -39,20 +40,24 @@ def groups() -> dict[str, list[str]]:
 def compose_conf(overrides: Sequence[str]) -> dict[str, Any]:
     """Compose conf/ with overrides (`group=choice`, `some.key=value`) into plain data.
 
+    Axes given as ranges are the lists they stand for.
+
     Raises:
-        ConfigError: If a group, a choice or a key is unknown, or an override cannot be parsed.
+        ConfigError: If a group, a choice or a key is unknown, an override cannot be parsed, or a range is wrong.
     """
     overrides = [_env_as_text(text) for text in overrides]
     parsed = _parse(overrides)
+    overrides = [_range_as_list(text, override) for text, override in zip(overrides, parsed, strict=True)]
     _check_choices(parsed)
     known = groups()
     choices = [text for text, o in zip(overrides, parsed, strict=True) if o.key_or_group in known]
     _check_keys(parsed, _compose(tuple(choices)))
     try:
         added = tuple(f"++{text}" if text.startswith((*_KNOBS, _ENV)) else text for text in overrides)
-        return cast("dict[str, Any]", OmegaConf.to_container(_compose(added), resolve=True))
+        composed = OmegaConf.to_container(_compose(added), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"cannot resolve the configuration: {' '.join(str(error).split())}") from error
+    return cast("dict[str, Any]", expanded(composed))
 
 
 def _env_as_text(text: str) -> str:
@@ -63,6 +68,14 @@ def _env_as_text(text: str) -> str:
     # Hydra takes a backslash for one but before a quote.
     escaped = re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
     return f"{key}='{escaped}'"
+
+
+def _range_as_list(text: str, override: Override) -> str:
+    """An override; a range as the one item of a list, for Hydra puts no mapping in the place of a list."""
+    if override.is_delete() or not is_range(override.key_or_group, override.value()):
+        return text
+    key, _, value = text.partition("=")
+    return f"{key}=[{value}]"
 
 
 def nearest(word: str, allowed: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from pipeline.engine_config import EngineConfig, Scalar, Value, content_hash
 from pipeline.errors import ConfigError
 from pipeline.held import study_id
 from pipeline.lengths import read_lengths
+from pipeline.ranges import INTEGERS
 from pipeline.study import Plan, Study, check_metered
 from pipeline.workload import CONCURRENCY_GRID
 
@@ -211,6 +212,8 @@ def _axis(key: str, value: Any) -> tuple[Value | None, ...]:
             shown = list(item) if isinstance(item, tuple) else item
             raise ConfigError(f"{key}={shown!r}: a value of an axis is a number, a word, true, false or null")
         _check_axis_value(key, item)
+    if key.rpartition(".")[2] in INTEGERS and not key.startswith("engine.knobs."):
+        values = [int(item) if isinstance(item, float) else item for item in values]  # 64.0, which passed the check
     if len(set(map(repr, values))) != len(values):
         raise ConfigError(f"{key}={value}: a value is given twice; give each once")
     return tuple(values)

@@ -7,7 +7,7 @@ from pipeline.errors import ConfigError
 from pipeline.resume import adopt_orphans, check_same
 from pipeline.rig.protocol import Rig
 from pipeline.score import usable
-from pipeline.search.search import Proposal
+from pipeline.search.proposal import Proposal
 from pipeline.store import Store
 from pipeline.study import Study
 from pipeline.sweep import SweepProgress

@@ -46,8 +46,13 @@ def slack(row: Row, slo: Slo) -> float:
 
     An unknown latency counts as broken by a factor of e.
     """
-    owed = _owed(row.ttft_p99_s, row.tpot_p99_s, slo)
-    return max((1.0 if value is None else math.log(value / bound) for value, bound in owed), default=-1.0)
+    return latency_slack(row.ttft_p99_s, row.tpot_p99_s, slo) if _owed(None, None, slo) else -1.0
+
+
+def latency_slack(ttft_s: float | None, tpot_s: float | None, slo: Slo) -> float:
+    """Log of the worst ratio of a latency to its bound; 1 where one is unknown, -inf where nothing is owed."""
+    owed = _owed(ttft_s, tpot_s, slo)
+    return max((1.0 if value is None else math.log(value / bound) for value, bound in owed), default=-math.inf)
 
 
 def _owed(ttft_s: float | None, tpot_s: float | None, slo: Slo) -> list[tuple[float | None, float]]:

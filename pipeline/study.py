@@ -207,7 +207,7 @@ class SearchSettings:
     """
 
     budget_trials: int
-    sampler: Literal["tpe", "random", "grid"]
+    sampler: Literal["residual", "gp", "tpe", "random", "grid"]
     num_seeded: int = Field(ge=0)
     seed: int = 0
     recipes: str | None = None

@@ -6,9 +6,11 @@ from pipeline.record import Trial
 from pipeline.resume import adopt_orphans, check_same
 from pipeline.rig.protocol import Rig
 from pipeline.search.climb import Climb, Standing
-from pipeline.search.prior import rank
+from pipeline.search.prior import Prior
+from pipeline.search.proposal import Proposal
 from pipeline.search.recipe_seeds import recipe_seeds, widened
-from pipeline.search.search import Proposal, Search
+from pipeline.search.search import Search
+from pipeline.search.transfer import elsewhere
 from pipeline.space import build_space
 from pipeline.store import Store
 from pipeline.study import Study
@@ -45,7 +47,8 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
         trials, rows = store.trials(study.id), store.rows(study.id)
         for note in (*([space.describe()] if space.is_drawn else []), *seeds.notes):
             progress.note(note)
-        search = Search(study, space, trials, rows, rank(study, space.configs), seeds.configs)
+        prior = Prior(study, space.configs)
+        search = Search(study, space, trials, rows, prior, seeds.configs, elsewhere(study, store))
         for number, proposal in enumerate(search.proposals(), start=len(trials)):
             progress.trial_began(number, search.num_done, proposal)
             climb = Climb.of(study, proposal.config, Standing.of(study, trials, rows))
@@ -56,3 +59,5 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
             trials, rows = [*trials, trial], store.rows(study.id)
             search.tell(trial, [row for row in rows if row.config_hash == trial.config_hash])
             progress.trial_ended(trial)
+            if (learned := search.reconsider()) is not None:
+                progress.note(learned)

@@ -13,7 +13,7 @@ from pipeline.load.protocol import RequestRecord
 from pipeline.meter.protocol import DeviceReading, EnergyTick, PowerSample, StateSample
 from pipeline.record import Row, Trial
 from pipeline.rig.protocol import Report, Start
-from pipeline.search.search import Proposal
+from pipeline.search.proposal import Proposal
 from pipeline.store import new_id
 from pipeline.study import Study
 from pipeline.vocabulary import Boundary, Evidence, Reason, RowStatus, TrialStatus

@@ -85,6 +85,12 @@ def test_axes_are_lists_single_values_or_not_set() -> None:
     assert [type(value) for value in study.axes["batching.chunked_prefill"]] == [bool, bool]
 
 
+def test_an_integer_written_as_a_fraction_is_that_integer_and_comes_once() -> None:
+    found = load_study([*MODELLED, "batching.max_batch_size=[64.0,128]"]).axes["batching.max_batch_size"]
+    assert [repr(value) for value in found] == ["64", "128"]
+    assert "a value is given twice" in one_line([*MODELLED, "batching.max_batch_size=[64,64.0]"])
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes(name: str) -> None:
     assert load_study([f"experiment={name}"]).id != make_study().id

@@ -11,7 +11,7 @@ from rich.text import Text
 from pipeline.cli.table import config_text, number, seconds
 from pipeline.engine_config import canonical_json
 from pipeline.record import Row, Trial
-from pipeline.search.search import Proposal
+from pipeline.search.proposal import Proposal
 
 
 class PlainDisplay:

@@ -85,6 +85,14 @@ def with_default_knobs(prepared: Prepared) -> Prepared:
     return replace(prepared, study=replace(prepared.study, axes=axes), notes=notes)
 
 
+def as_modelled(prepared: Prepared) -> Prepared:
+    """The study without what the model knows nothing of, which would make equal rows: knobs, how prompts are cut."""
+    plain = with_default_knobs(prepared)
+    key = "batching.chunked_prefill"
+    axes = plain.study.axes | {key: plain.study.axes.get(key, (None,))[:1]}
+    return replace(plain, study=replace(plain.study, axes=axes))
+
+
 def _is_named(key: str, named: Set[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in named if name.startswith("engine.knobs"))
 

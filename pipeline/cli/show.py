@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipeline.bill import baseline_gain, bill
+from pipeline.cli.bill import bill_lines, payback_line
 from pipeline.cli.gain import gain_lines
 from pipeline.cli.table import failures, result_tables
 from pipeline.cli.terminal import terminal
@@ -26,19 +28,30 @@ def show(
         ConfigError: If there is no such study.
     """
     store = Store(results_dir)
-    studies = store.studies()
-    if not studies:
-        raise ConfigError(f"--results={results_dir}: holds no study; run `make sweep` first, or name another folder")
-    if study is not None and study not in studies:
-        raise ConfigError(f"study {study!r}: unknown{nearest(study, studies)}; there are: {', '.join(studies)}")
-    study_id = study or max(studies, key=lambda name: store.study_dir(name).stat().st_mtime)
+    study_id = chosen_study(store, study)
     from pipeline.resume import stored_study
 
     print_results(terminal(), stored_study(store, study_id), store)
 
 
+def chosen_study(store: Store, study: str | None) -> str:
+    """The id of a stored study; of the latest if none is asked for.
+
+    Raises:
+        ConfigError: If there is no such study.
+    """
+    studies = store.studies()
+    if not studies:
+        raise ConfigError(
+            f"--results={store.results_dir}: holds no study; run `make sweep` first, or name another folder"
+        )
+    if study is not None and study not in studies:
+        raise ConfigError(f"study {study!r}: unknown{nearest(study, studies)}; there are: {', '.join(studies)}")
+    return study or max(studies, key=lambda name: store.study_dir(name).stat().st_mtime)
+
+
 def print_results(console: Console, study: Study, store: Store) -> None:
-    """The tables, the gain over recipes, the failures and where the rows are."""
+    """The tables, the gain over recipes, the failures, what it all cost and where the rows are."""
     rows, trials = store.rows(study.id), store.trials(study.id)
     tables = result_tables(rows, trials, study, console.width)
     for table in tables:
@@ -54,6 +67,12 @@ def print_results(console: Console, study: Study, store: Store) -> None:
     for row in invalid:
         text = f"row {row.row_id} load {row.load_text} is {row.status}: {', '.join(row.reasons)}"
         console.print(text, style="red", highlight=False)
+    if (spent := bill(study, trials, rows)) is not None:
+        lines = bill_lines(spent)
+        if len({trial.config_hash for trial in trials}) > 1:
+            lines.append(payback_line(spent, baseline_gain(rows, trials, study.slo), study.slo))
+        for line in lines:
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
     console.print(
         f"{len(rows)} rows of {len(trials)} trials: {store.study_dir(study.id)}/  (`tpw show {study.id}` prints this)",
         highlight=False,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.host import prepare, with_default_knobs
+from pipeline.cli.host import as_modelled, prepare
 from pipeline.cli.running import run_study
 from pipeline.errors import ConfigError
 
@@ -34,7 +34,7 @@ def sweep(overrides: Overrides = None, cfg: Cfg = None) -> None:
         )
     is_survey = prepared.study.rig == "modelled" and not any(word.startswith("search") for word in overrides or [])
     if is_survey:
-        run_study(with_default_knobs(prepared), survey, None)
+        run_study(as_modelled(prepared), survey, None)
     else:
         run_study(prepared, run, prepared.study.search.budget_trials, is_ladder_chosen=True)
 

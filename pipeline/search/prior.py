@@ -4,13 +4,15 @@ A diverse top ten from an analytic model beat 80 cold trials of any sampler; the
 (precision, parallelism, KV format) comes before the second best of any.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.engine_config import EngineConfig
+from pipeline.roofline.calibration import Calibration
 from pipeline.roofline.calibration_file import calibration_of
 from pipeline.roofline.predict import Prediction, predict_loads
-from pipeline.score import within
+from pipeline.score import latency_slack, within
 from pipeline.search.second_opinion import NO_OPINION, Opinion, second_opinion
 from pipeline.study import Study
 from pipeline.workload import OperatingPoint
@@ -33,44 +35,114 @@ class Judged:
     counted: Prediction
 
 
-def rank(study: Study, configs: Sequence[EngineConfig]) -> list[EngineConfig]:
-    """Configs by modelled tokens per joule at the best load that meets the SLO, the best of each cell first.
+class Prior:
+    """What the model expects of configs, before any of them is tried.
 
-    Those that meet it at no load come last. Empty on a CPU, of which there is no model. Where
-    `search.aiconfigurator_python` is set, what counts is aiconfigurator's throughput and latency with our watts.
-
-    Raises:
-        ConfigError: If aiconfigurator is wanted and cannot be asked.
+    The model knows nothing of knobs, of which there may be thousands of choices for each precision, parallelism and
+    batching: configs that differ in knobs alone are expected to do the same. On a CPU, of which there is no model,
+    nothing is expected of any. Where `search.aiconfigurator_python` is set, what counts is aiconfigurator's throughput
+    and latency with our watts.
     """
-    # The model knows nothing of knobs, of which there may be thousands of choices for each of these: few come first.
-    kinds = {(config.precision, config.parallelism, config.batching): config for config in configs}
-    second = second_opinion(study, kinds.values())
-    if study.hardware.kind != "gpu":
-        return []
-    values = {kind: modelled_value(study, config, second) for kind, config in kinds.items()}
-    ordered = sorted(
-        ((values[config.precision, config.parallelism, config.batching], config) for config in configs),
-        key=lambda item: (-item[0], len(item[1].knobs)),
-    )
-    seen = dict[object, int]()
-    ranks = []
-    for position, (value, config) in enumerate(ordered):
-        cell = (config.precision, config.parallelism)
-        ranks.append((value == 0, seen.setdefault(cell, 0), position, config))
-        seen[cell] += 1
-    return [config for *_, config in sorted(ranks, key=lambda item: item[:3])]
+
+    def __init__(self, study: Study, configs: Sequence[EngineConfig], calibration: Calibration | None = None) -> None:
+        """Ask the model, and aiconfigurator if wanted.
+
+        Args:
+            study: Whose configs these are.
+            configs: Feasible ones.
+            calibration: Constants of the model; else those that the study names.
+
+        Raises:
+            ConfigError: If aiconfigurator is wanted and cannot be asked.
+        """
+        kinds = {_kind(config): config for config in configs}
+        self._study = study
+        self._configs = configs
+        self._calibration = calibration
+        self._second = second_opinion(study, kinds.values())
+        self._loads: dict[object, list[Judged]] = {}
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a model of this hardware at all."""
+        return self._study.hardware.kind == "gpu"
+
+    def value(self, config: EngineConfig) -> float:
+        """Modelled tokens per joule at the best load that meets the SLO; 0 if none does."""
+        return _value(self._study, self._judged(config))
+
+    def expected(self, config: EngineConfig) -> list[tuple[float, float]]:
+        """Log of tokens per joule and slack (see score.py) at every load; (-inf, inf) where it does not fit.
+
+        Without a model nothing is expected: 0 at every load, within the SLO.
+        """
+        if not self.is_known:
+            return [(0.0, -math.inf)] * len(self._study.workload.ladder)
+        loads = [one.counted for one in self._judged(config)]
+        if not loads:
+            return [(-math.inf, math.inf)] * len(self._study.workload.ladder)
+        slo = self._study.slo
+        return [(math.log(one.output_tokens_per_joule), latency_slack(one.ttft_s, one.tpot_s, slo)) for one in loads]
+
+    def _judged(self, config: EngineConfig) -> list[Judged]:
+        kind = _kind(config)
+        if kind not in self._loads:
+            self._loads[kind] = judged(self._study, config, self._second, self._calibration)
+        return self._loads[kind]
+
+    def ranked(self) -> list[EngineConfig]:
+        """Configs by value, the best of every cell (precision, parallelism) first; last, those that miss the SLO.
+
+        Of configs that are expected to do the same, those with few knobs come first. Empty on a CPU.
+        """
+        if not self.is_known:
+            return []
+        ordered = sorted(self._configs, key=lambda config: (-self.value(config), len(config.knobs)))
+        seen = dict[object, int]()
+        ranks = []
+        for position, config in enumerate(ordered):
+            cell = (config.precision, config.parallelism)
+            ranks.append((self.value(config) == 0, seen.setdefault(cell, 0), position, config))
+            seen[cell] += 1
+        return [config for *_, config in sorted(ranks, key=lambda item: item[:3])]
 
 
-def modelled_value(study: Study, config: EngineConfig, second: Opinion = NO_OPINION) -> float:
+class NoPrior(Prior):
+    """No model: nothing is expected of any config."""
+
+    @property
+    def is_known(self) -> bool:
+        """Never."""
+        return False
+
+
+def rank(study: Study, configs: Sequence[EngineConfig]) -> list[EngineConfig]:
+    """Configs in the order of `Prior.ranked`; raises as `Prior` does."""
+    return Prior(study, configs).ranked()
+
+
+def _kind(config: EngineConfig) -> object:
+    return config.precision, config.parallelism, config.batching
+
+
+def modelled_value(
+    study: Study, config: EngineConfig, second: Opinion = NO_OPINION, calibration: Calibration | None = None
+) -> float:
     """Modelled tokens per joule at the best load that meets the SLO; 0 if none does."""
-    best = best_load(study, judged(study, config, second))
+    return _value(study, judged(study, config, second, calibration))
+
+
+def _value(study: Study, loads: Iterable[Judged]) -> float:
+    best = best_load(study, loads)
     return 0.0 if best is None else best.counted.output_tokens_per_joule
 
 
-def judged(study: Study, config: EngineConfig, second: Opinion = NO_OPINION) -> list[Judged]:
+def judged(
+    study: Study, config: EngineConfig, second: Opinion = NO_OPINION, calibration: Calibration | None = None
+) -> list[Judged]:
     """A config at every load of the study; none where it does not fit."""
-    load = study.workload
-    found = predict_loads(study.model, study.hardware, load, config, load.ladder, calibration_of(study))
+    load, constants = study.workload, calibration or calibration_of(study)
+    found = predict_loads(study.model, study.hardware, load, config, load.ladder, constants)
     if isinstance(found, str):
         return []
     asked = [(study, config, point, ours) for point, ours in zip(load.ladder, found, strict=True)]

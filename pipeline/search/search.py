@@ -3,15 +3,17 @@
 First the baseline, then what the caller wants tried (a vendor's recipes), then a few configs that the roofline ranks
 best (one per structural cell, so that a wrong model does not send all of them to the same corner), then an Optuna
 sampler over the same axes. Configs that break a rule or were tried are never proposed. A failed trial is told as
-COMPLETE with a broken constraint, never as FAIL, which samplers ignore.
+COMPLETE with a broken constraint, never as FAIL, which samplers ignore. On the way the model is fitted to the rows.
 """
 
 import json
+import math
 import random
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
@@ -19,6 +21,12 @@ from pipeline.axes import bears, stated, without_inert
 from pipeline.engine_config import EngineConfig
 from pipeline.record import Row, Trial
 from pipeline.score import score, slack, usable
+from pipeline.search.prior import NoPrior, Prior
+from pipeline.search.proposal import Proposal
+from pipeline.search.recalibration import recalibrated
+from pipeline.search.sampler import MEASURED, ResidualSampler, is_broken
+from pipeline.search.surrogate import Expected
+from pipeline.search.transfer import Elsewhere
 from pipeline.space import Space, engine_default
 from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
@@ -28,14 +36,8 @@ MAX_ASKS = 200
 
 CONSTRAINT = "broken"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
-    """A config to measure next, who proposed it, and usable rows it already has from an interrupted start."""
-
-    config: EngineConfig
-    proposed_by: str
-    earlier_rows: tuple[Row, ...] = ()
+RECALIBRATE_AFTER = (2, 4, 8, 16, 32, 64)
+"""Trials after which the model is fitted to the rows so far: it takes a second or two."""
 
 
 class Search:
@@ -47,8 +49,9 @@ class Search:
         space: Space,
         trials: Sequence[Trial],
         rows: Sequence[Row],
-        prior: Sequence[EngineConfig],
+        prior: Prior,
         seeds: Sequence[tuple[EngineConfig, str]] = (),
+        elsewhere: Sequence[Elsewhere] = (),
     ) -> None:
         """Rebuild the state of the search from stored records.
 
@@ -57,8 +60,9 @@ class Search:
             space: Feasible configs.
             trials: All stored trials of the study.
             rows: All stored rows of the study.
-            prior: Feasible configs from the most to the least promising; empty where nothing is known.
+            prior: What the model expects of the feasible configs.
             seeds: Configs to try right after the baseline, each with who proposes it; they may lie outside the axes.
+            elsewhere: What other studies say of the model.
         """
         self._study = study
         self._space = space
@@ -72,10 +76,13 @@ class Search:
             self._rows.setdefault(row.config_hash, []).append(row)
         self._tried: set[str] = set()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._optuna = optuna.create_study(direction="maximize", sampler=_sampler(study, len(trials)))
+        self._params_by_hash: dict[str, dict[str, int] | None] = {}
+        self._optuna = optuna.create_study(direction="maximize", sampler=self._sampler(len(trials), elsewhere))
         for trial in trials:
             self.tell(trial, self._rows.get(trial.config_hash, ()))
         self._interrupted = _unfinished(trials, self._tried)
+        if len(trials) >= RECALIBRATE_AFTER[0]:
+            self._recalibrate()
 
     @property
     def num_done(self) -> int:
@@ -98,6 +105,7 @@ class Search:
         if trial.status is TrialStatus.INTERRUPTED:
             return
         self._tried.add(trial.config_hash)
+        self._rows[trial.config_hash] = list(rows)
         params = self._params(EngineConfig.from_axes(trial.engine, json.loads(trial.config_json)))
         if params is None:
             return
@@ -112,8 +120,34 @@ class Search:
                 distributions=self._distributions(),
                 value=worst if value is None else value,
                 constraints={CONSTRAINT: broken if value is None else -1.0},
+                user_attrs={MEASURED: self._told(usable(rows), value)},
             )
         )
+
+    def _told(self, rows: Sequence[Row], value: float | None) -> list[tuple[float, float, float | None]]:
+        """What was measured, as the sampler reads it: every load; without a model to compare with, the score alone."""
+        slo = self._study.slo
+        if not self._has_model:
+            return [] if value is None else [(1.0, math.log(value), None)]
+        owed = slo.ttft_p99_s is not None or slo.tpot_p99_s is not None
+        return [
+            (row.load, math.log(row.output_tokens_per_joule or 1.0), slack(row, slo) if owed else None) for row in rows
+        ]
+
+    @property
+    def _has_model(self) -> bool:
+        return self._prior.is_known and self._study.search.sampler != "gp"
+
+    def reconsider(self) -> str | None:
+        """Now and then, fit the model to the rows so far; says how wrong it was, None where nothing was done."""
+        return self._recalibrate() if self.num_done in RECALIBRATE_AFTER else None
+
+    def _recalibrate(self) -> str | None:
+        found = recalibrated(self._study, [row for rows in self._rows.values() for row in rows])
+        if found is None:
+            return None
+        self._prior = Prior(self._study, self._space.configs, found.calibration)
+        return str(found)
 
     def _next(self) -> Proposal | None:
         if self._interrupted:
@@ -129,7 +163,8 @@ class Search:
         if not left:
             return None
         if len(self._tried - self._seeds.keys()) <= self._study.search.num_seeded:
-            seeded = next((config for config in self._prior if config.config_hash not in self._tried), None)
+            ranked = self._prior.ranked()
+            seeded = next((config for config in ranked if config.config_hash not in self._tried), None)
             if seeded is not None:
                 return Proposal(config=seeded, proposed_by="prior")
         return self._ask(left)
@@ -145,15 +180,52 @@ class Search:
             return Proposal(config=left[0], proposed_by="grid")
         for _ in range(MAX_ASKS):
             asked = self._optuna.ask(self._distributions())
-            values = {key: self._study.axes[key][asked.params[key]] for key in self._axes}
-            fixed = {key: values[0] for key, values in self._study.axes.items() if key not in self._axes}
-            drawn = without_inert({**fixed, **values}, self._study)
-            config = EngineConfig.from_axes(self._study.engine.name, drawn)
+            config = self._config(asked.params)
             self._optuna.tell(asked, state=optuna.trial.TrialState.FAIL)
             if config.config_hash not in self._tried and self._is_feasible(config):
                 return Proposal(config=config, proposed_by=sampler)
         chooser = random.Random(f"{self._study.search.seed}/{self.num_done}")  # noqa: S311  # no secret
         return Proposal(config=chooser.choice(list(left)), proposed_by="random")
+
+    def _config(self, params: Mapping[str, Any]) -> EngineConfig:
+        """The config that indices into the axes mean."""
+        chosen = {key: values[params.get(key, 0)] for key, values in self._study.axes.items()}
+        return EngineConfig.from_axes(self._study.engine.name, without_inert(chosen, self._study))
+
+    def _candidates(self) -> list[tuple[dict[str, int], EngineConfig]]:
+        """Untried configs with their params: those listed, and of a drawn space the neighbours of the best as well."""
+        every = dict(self._feasible)
+        best = max(self._optuna.trials, key=_feasible_value, default=None)
+        if self._space.is_drawn and best is not None:
+            for key, values in self._axes.items():
+                for index in range(len(values)):
+                    near = self._config(best.params | {key: index})
+                    if near.config_hash not in every and self._space.allows(near):
+                        every[near.config_hash] = near
+        untried = [config for key, config in every.items() if key not in self._tried]
+        return [(params, config) for config in untried if (params := self._params(config)) is not None]
+
+    def _expected(self, configs: Sequence[EngineConfig]) -> Expected:
+        """What the model expects; nothing of any config where there is none, or it is not asked."""
+        prior = self._prior if self._has_model else NoPrior(self._study, ())
+        found = np.array([prior.expected(config) for config in configs], float)
+        return Expected(log_score=found[:, :, 0], slack=found[:, :, 1])
+
+    def _sampler(self, num_trials: int, elsewhere: Sequence[Elsewhere]) -> optuna.samplers.BaseSampler:
+        """The sampler, reseeded by how far the study has come, so that a resumed search does not repeat its draws."""
+        settings = self._study.search
+        seed = settings.seed * 100_003 + num_trials
+        if settings.sampler in {"residual", "gp"}:
+            known = elsewhere if settings.sampler == "residual" else ()
+            return ResidualSampler(
+                self._distributions(), self._config, self._candidates, self._expected,
+                [point.load for point in self._study.workload.ladder], known, seed=seed,
+            )  # fmt: skip
+        if settings.sampler == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.TPESampler(n_startup_trials=settings.num_seeded, multivariate=True, seed=seed)
 
     def _distributions(self) -> dict[str, BaseDistribution]:
         """Axes by the index of their value: Optuna's own categories cannot tell 1 from True."""
@@ -164,6 +236,11 @@ class Search:
 
     def _params(self, config: EngineConfig) -> dict[str, int] | None:
         """A config as indices into the axes; None where it lies outside them (a baseline may)."""
+        if config.config_hash not in self._params_by_hash:
+            self._params_by_hash[config.config_hash] = self._find_params(config)
+        return self._params_by_hash[config.config_hash]
+
+    def _find_params(self, config: EngineConfig) -> dict[str, int] | None:
         requested, engine = config.requested(), self._study.engine.name
         params = {}
         for key, values in self._axes.items():
@@ -181,11 +258,6 @@ def _unfinished(trials: Sequence[Trial], tried: set[str]) -> list[EngineConfig]:
     return [EngineConfig.from_axes(t.engine, json.loads(t.config_json)) for t in open_trials.values()]
 
 
-def _sampler(study: Study, num_trials: int) -> optuna.samplers.BaseSampler:
-    """The sampler, reseeded by how far the study has come, so that a resumed search does not repeat its draws."""
-    seed = study.search.seed * 100_003 + num_trials
-    if study.search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(n_startup_trials=study.search.num_seeded, multivariate=True, seed=seed)
+def _feasible_value(trial: optuna.trial.FrozenTrial) -> float:
+    """To find the best by: a trial that broke a constraint, or was only asked for, is none."""
+    return -math.inf if trial.value is None or is_broken(trial) else trial.value

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.cli.display import LiveDisplay, PlainDisplay
-from pipeline.search.search import Proposal
+from pipeline.search.proposal import Proposal
 from pipeline.space import build_space
 from pipeline.vocabulary import Reason, RowStatus, TrialStatus
 from tests.builders import MODELLED, make_row, make_study, make_trial

@@ -14,6 +14,7 @@ from pipeline.record import Row
 from pipeline.rig.rows import measured
 from pipeline.rig.verify import context_of, verify
 from pipeline.score import score
+from pipeline.search.prior import Prior
 from pipeline.search.search import Search
 from pipeline.space import build_space
 from pipeline.store import Store
@@ -129,7 +130,8 @@ def test_stored_scores_are_near_those_that_the_stored_rows_have_today() -> None:
 def test_a_search_over_recorded_trials_proposes_none_of_them_again() -> None:
     study = recorded_study("h100-llama-3.1-8b")
     trials = STORE.trials(study.id)
-    search = Search(study, build_space(study), trials, STORE.rows(study.id), prior=())
+    space = build_space(study)
+    search = Search(study, space, trials, STORE.rows(study.id), Prior(study, space.configs))
     assert search.num_done == len({trial.config_hash for trial in trials}) == 5
     assert list(search.proposals()) == []  # the budget of five is used up
 

@@ -15,6 +15,7 @@ from pipeline.space import build_space
 from pipeline.study import Study
 from tests.builders import MODELLED, make_slo, make_study, with_search
 from tests.engine.trtllm.recipe_files import RECIPES, database_row, make_folder
+from tests.search.listed import Listed
 
 
 def study(folder: Path | None = RECIPES, budget: int = 60) -> Study:
@@ -151,5 +152,5 @@ def test_the_recipes_values_join_the_axes_so_that_the_search_learns_from_them() 
 
 
 def _are_within(seeds: Seeds, of: Study) -> list[bool]:
-    search = Search(of, build_space(of), [], [], [])
+    search = Search(of, build_space(of), [], [], Listed(of))
     return [search._params(config) is not None for config, _ in seeds.configs]

@@ -11,15 +11,18 @@ from optuna.trial import TrialState
 from pipeline.engine_config import EngineConfig, canonical_json
 from pipeline.record import Row, Trial
 from pipeline.score import usable
-from pipeline.search.search import CONSTRAINT, Proposal, Search
+from pipeline.search.prior import Prior
+from pipeline.search.proposal import Proposal
+from pipeline.search.search import CONSTRAINT, Search
 from pipeline.space import build_space, engine_default
 from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 from tests.builders import INVALID, MODELLED, make_row, make_slo, make_study, make_trial, with_axes, with_search
+from tests.search.listed import Listed
 
 Objective = Callable[[EngineConfig], float | None]
 
-SAMPLERS = ("tpe", "random", "grid")
+SAMPLERS = ("residual", "gp", "tpe", "random", "grid")
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +90,7 @@ class Campaign:
         self.proposals: list[Proposal] = []
 
     def search(self) -> Search:
-        return Search(self.study, self.space, self.trials, self.rows, self.prior, self.seeds)
+        return Search(self.study, self.space, self.trials, self.rows, Listed(self.study, self.prior), self.seeds)
 
     def play(self, limit: int | None = None) -> list[str]:
         """Start anew from the records; returns the hashes of all configs ever proposed."""
@@ -314,7 +317,7 @@ def test_a_config_that_misses_the_slo_is_told_by_how_much() -> None:
         config = space.configs[number]
         trials.append(outcome(config, None, number)[0])
         rows.append(make_row(config_hash=config.config_hash, tpot_p99_s=0.01 * factor))
-    told = Search(study, space, trials, rows, [])._optuna.trials
+    told = Search(study, space, trials, rows, Listed(study))._optuna.trials
     broken = [trial.constraints[CONSTRAINT] for trial in told]
     assert broken[0] < 0
     assert broken[1:] == pytest.approx([math.log(2), math.log(8)])
@@ -325,10 +328,10 @@ def test_a_trial_is_told_under_the_slo_of_today_and_not_of_the_day_it_ran() -> N
     space = build_space(study)
     trial, rows = outcome(space.configs[0], 5.0, 0)
     strict = dataclasses.replace(study, slo=make_slo(tpot_p99_s=0.001))
-    (told,) = Search(strict, space, [trial], rows, [])._optuna.trials
+    (told,) = Search(strict, space, [trial], rows, Listed(strict))._optuna.trials
     assert told.constraints[CONSTRAINT] > 0
     stale = dataclasses.replace(trial, score=None)
-    (told,) = Search(study, space, [stale], rows, [])._optuna.trials
+    (told,) = Search(study, space, [stale], rows, Listed(study))._optuna.trials
     assert told.constraints[CONSTRAINT] < 0
     assert told.value == pytest.approx(5.0)
 
@@ -341,7 +344,7 @@ def test_every_config_of_a_space_has_its_place_on_the_axes_however_they_are_spel
     )  # fmt: skip
     study.axes["engine.knobs.moe_backend"] = (None, 1, True, "1", 1.0)
     space = build_space(study)
-    search = Search(study, space, [], [], [])
+    search = Search(study, space, [], [], Listed(study))
     assert len(space.configs) > 100
     for config in space.configs:
         params = search._params(EngineConfig.from_axes("trtllm", json.loads(canonical_json(config.requested()))))
@@ -389,6 +392,6 @@ def test_a_trial_that_was_cut_is_told_by_its_score_or_by_its_bound() -> None:
         trial, (row,) = outcome(space.configs[0], 2.0, 0)
         trial = dataclasses.replace(trial, status=TrialStatus.PRUNED, score_bound=3.0)
         row = dataclasses.replace(row, tpot_p99_s=tpot_p99_s)
-        (told,) = Search(study, space, [trial], [row], ())._optuna.trials
+        (told,) = Search(study, space, [trial], [row], Prior(study, space.configs))._optuna.trials
         assert told.value == pytest.approx(value)
         assert told.constraints[CONSTRAINT] < 0

@@ -1,0 +1,72 @@
+"""Configs as points for a regression: numbers by their logarithm, choices one by one, all of like size."""
+
+import json
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.engine_config import EngineConfig, Value
+
+Array = npt.NDArray[np.float64]
+
+
+class Encoding:
+    """Columns from what a set of configs sets.
+
+    A key whose values are all numbers gives one column, log2 scaled to [0, 1] over the set, and another that says
+    whether it is set where some leave it to the engine; any other key one column for each of its values. A key that all
+    set alike gives none. A value that the set does not have is no value of its key, and a number outside lies outside.
+    """
+
+    def __init__(self, configs: Sequence[EngineConfig]) -> None:
+        """Find the columns."""
+        every = [_values(config) for config in configs]
+        self._numbers: dict[str, tuple[float, float]] = {}
+        self._choices: list[tuple[str, str]] = []
+        for key in sorted({key for one in every for key in one}):
+            values = [one.get(key) for one in every]
+            texts = sorted({_text(value) for value in values})
+            if len(texts) == 1:
+                continue
+            given = [value for value in values if value is not None]
+            if all(_is_number(value) for value in given):
+                logs = [_log(value) for value in given]
+                self._numbers[key] = (min(logs), max(max(logs) - min(logs), 1e-9))
+                self._choices += [(key, "null")] if len(given) < len(values) else []
+            else:
+                self._choices += [(key, text) for text in texts]
+
+    def __call__(self, configs: Sequence[EngineConfig]) -> Array:
+        """One line for each config, one column for each that was found."""
+        lines = [self._line(_values(config)) for config in configs]
+        return np.array(lines, float).reshape(len(lines), len(self._numbers) + len(self._choices))
+
+    def _line(self, values: dict[str, Value]) -> list[float]:
+        numbers = [
+            0.5 if not _is_number(value := values.get(key)) else (_log(value) - low) / span
+            for key, (low, span) in self._numbers.items()
+        ]
+        # Two configs that differ in one choice differ in two columns: by 1 in all.
+        choices = [math.sqrt(0.5) * (_text(values.get(key)) == text) for key, text in self._choices]
+        return numbers + choices
+
+
+def _values(config: EngineConfig) -> dict[str, Value]:
+    """What a config sets; degrees of parallelism that are left out are 1."""
+    return {f"parallelism.{name}": 1 for name in ("pp", "cp", "ep")} | config.requested()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _log(value: object) -> float:
+    """Zero, which some limits may be, lies one step below one."""
+    assert isinstance(value, (int, float))  # noqa: S101  # by _is_number
+    return math.log2(value) if value >= 1 else float(value) - 1
+
+
+def _text(value: object) -> str:
+    return json.dumps(value)
