@@ -85,7 +85,7 @@ def test_a_recorded_study_comes_back_as_it_is_stored(tmp_path: Path) -> None:
     assert failed.user_attrs["score"] is None
     assert failed.user_attrs["power_w"] is None
     assert failed.constraints[CONSTRAINT] > 0
-    assert failed.value == min(trial.score for trial in trials if trial.score is not None)
+    assert failed.value == min(trial.user_attrs["score"] for trial in found.trials if trial.user_attrs["score"])
 
 
 def test_a_modelled_study_comes_back_whole(tmp_path: Path) -> None:
