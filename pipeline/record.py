@@ -183,8 +183,17 @@ class Trial(Record):
     engine_version: str | None = column("version the engine's own runtime reports", default=None)
     evidence: Evidence | None = column("evidence of its rows; null without rows", default=None)
     num_rows: int = column("rows written")
-    score: float | None = column("output tokens/J at the best load that meets the SLO; null if none", default=None)
+    score: float | None = column(
+        "output tokens/J at the best load that meets the SLO, by a smooth curve; null if none", default=None
+    )
     slo: str = column("SLO that the score was taken under")
+    score_bound: float | None = column(
+        "upper bound of the score, in its unit: when the trial was cut, else after its first load; null where unknown",
+        default=None,
+    )
+    score_bound_by: str | None = column(
+        "what the bound rests on: physical, or the constants of the model by their calibration_id", default=None
+    )
     started_utc: str = column("wall clock, ISO 8601")
     start_s: float | None = column("process start to first generated token", default=None)
     start_energy_j: float | None = column("energy within the boundary spent starting", default=None)

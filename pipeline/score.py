@@ -1,6 +1,7 @@
 """From a trial's rows to one number: output tokens per joule at the best load that meets the SLO.
 
-The number is read off a smooth curve of log tokens/J over log load, not off the luckiest window.
+The number is read off a smooth curve of log tokens/J over log load, not off the luckiest window: a ladder of more loads
+has more windows to be lucky with, and must not win by that.
 """
 
 import math
@@ -9,11 +10,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.record import Row
-from pipeline.vocabulary import RowStatus
+from pipeline.vocabulary import Evidence, RowStatus
 from pipeline.workload import Slo
 
-MIN_CURVE_POINTS = 5
-"""A quadratic through fewer points follows them; below this the measured value stands."""
+CURVATURE_PER_OCTAVE = 0.014
+"""Variance by which the slope d log(tokens/J) / d log2(load) changes over an octave of load: the mean over the 13 pairs
+of neighbouring slopes in the sweeps recorded on H100s and H200s."""
+
+MIN_NOISE = 0.01
+"""Relative SD of a window at least: what windows of one start were measured to differ by (docs/measurement.md, 0.6 to
+1.1 %); how far starts differ moves a whole ladder and bends nothing."""
+
+UNKNOWN_NOISE = 0.025
+"""Of a measured row without an interval: noise that lasts, whose intervals come out at 5 % where they are known."""
 
 
 def within(ttft_s: float | None, tpot_s: float | None, slo: Slo) -> bool:
@@ -58,10 +67,7 @@ def usable(rows: Sequence[Row]) -> list[Row]:
 
 
 def score(rows: Sequence[Row], slo: Slo) -> float | None:
-    """Output tokens per joule of one config, from rows at different loads; None if no usable row meets the SLO.
-
-    Several rows at one load count by their geometric mean.
-    """
+    """Output tokens per joule of one config, from rows at different loads; None if no usable row meets the SLO."""
     good = usable(rows)
     feasible = {row.load for row in good if meets(row, slo)}
     if not feasible:
@@ -70,20 +76,35 @@ def score(rows: Sequence[Row], slo: Slo) -> float | None:
 
 
 def curve(rows: Sequence[Row]) -> dict[float, float]:
-    """Smoothed tokens per joule of usable rows by load.
+    """Smoothed tokens per joule of usable rows by load, lightest first.
 
-    A least-squares quadratic in log-log, or the values as they are below MIN_CURVE_POINTS loads.
+    A cubic smoothing spline through log tokens/J over log2 load, each row weighted by its noise, its stiffness fixed
+    beforehand: a straight line is kept as it is, and what lies three octaves away has hardly a say. As the best
+    prediction where slopes change as a random walk does: Wahba, *Spline Models for Observational Data* (1990), ch. 1.
     """
-    logs: dict[float, list[float]] = {}
-    for row in rows:
-        if row.output_tokens_per_joule is not None:
-            logs.setdefault(row.load, []).append(math.log(row.output_tokens_per_joule))
-    loads = sorted(logs)
-    means = [math.fsum(logs[load]) / len(logs[load]) for load in loads]
-    if len(loads) >= MIN_CURVE_POINTS:
-        x = np.log2(loads)
-        means = np.polyval(np.polyfit(x, means, 2), x).tolist()
-    return {load: math.exp(mean) for load, mean in zip(loads, means, strict=True)}
+    points = sorted(
+        (row.load, row.output_tokens_per_joule, _noise(row)) for row in rows if row.output_tokens_per_joule is not None
+    )
+    loads = sorted({load for load, *_ in points})
+    if not loads:
+        return {}
+    x = np.log2([load for load, *_ in points])
+    y = np.log([value for _, value, _ in points])
+    straight = np.vander(x - x.mean(), min(2, len(loads)))
+    bending = CURVATURE_PER_OCTAVE / 12 * np.abs(x[:, None] - x) ** 3
+    noise = np.diag([sd**2 for *_, sd in points])
+    num_straight = straight.shape[1]
+    system = np.block([[bending + noise, straight], [straight.T, np.zeros((num_straight, num_straight))]])
+    smoothed = np.hstack([bending, straight]) @ np.linalg.solve(system, np.append(y, np.zeros(num_straight)))
+    return {load: math.exp(value) for (load, *_), value in zip(points, smoothed, strict=True)}
+
+
+def _noise(row: Row) -> float:
+    """Relative SD of a row's tokens per joule: by its own interval, at least MIN_NOISE; the model has no noise."""
+    interval = row.output_tokens_per_joule_rel_ci95
+    if interval is None:
+        return MIN_NOISE if row.evidence is Evidence.MODELLED else UNKNOWN_NOISE
+    return max(MIN_NOISE, interval / 1.96)
 
 
 def best_row(rows: Sequence[Row], slo: Slo) -> Row | None:

@@ -202,6 +202,9 @@ class SearchSettings:
     `recipes` is a folder in the layout of TensorRT-LLM's examples/configs, whose matching recipes are tried first.
     `finals_share` of the budget goes to fresh starts of the best configs.
     `aiconfigurator_python` is the interpreter of an environment with aiconfigurator, a second model for the prior.
+    `ladder` is fixed (all loads of the workload) or adaptive (loads of the grid between their ends, around the best);
+    `ladder_budget_s` is for all loads of one start, null for as long as they take. `prune` ends a trial that a bound
+    says cannot beat the best.
     """
 
     budget_trials: int
@@ -211,6 +214,9 @@ class SearchSettings:
     recipes: str | None = None
     aiconfigurator_python: str | None = None
     finals_share: float = Field(default=0.0, ge=0, lt=1)
+    ladder: Literal["fixed", "adaptive"] = "fixed"
+    ladder_budget_s: float | None = Field(default=None, gt=0)
+    prune: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)

@@ -16,7 +16,9 @@ from pipeline.errors import LoadError
 from pipeline.record import Row, Trial
 from pipeline.resume import study_json
 from pipeline.rig.protocol import Rig, Start, TrialError
-from pipeline.score import misses, score, usable
+from pipeline.score import score, usable
+from pipeline.search.climb import Climb
+from pipeline.search.score_bound import ScoreBound
 from pipeline.store import new_id
 from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
@@ -46,7 +48,7 @@ class Sink(Protocol):
         ...
 
 
-def run_trial(
+def run_trial(  # noqa: PLR0913  # what is measured, with what, and whom to tell
     study: Study,
     rig: Rig,
     store: Sink,
@@ -56,6 +58,7 @@ def run_trial(
     proposed_by: str,
     earlier_rows: Sequence[Row],
     progress: Progress,
+    climb: Climb | None = None,
 ) -> Trial:
     """Measure one config and store what came of it.
 
@@ -68,6 +71,7 @@ def run_trial(
         proposed_by: baseline, prior, or the sampler's name.
         earlier_rows: Usable rows of this config from a start that was interrupted; their loads are not repeated.
         progress: Told each phase and row.
+        climb: Which loads, and what ends them; None: all of the workload's.
 
     Returns:
         The trial as stored.
@@ -79,8 +83,12 @@ def run_trial(
             about this config, which therefore gets no record.
     """
     trial_id, began, began_utc = new_id(), time.monotonic(), _now_utc()
-    rows = list(earlier_rows)
+    earlier = usable(earlier_rows)
+    rows = list(earlier)
+    climb = climb or Climb.whole(study, config)
     start: Start | None = None
+    bound: ScoreBound | None = None
+    beaten: str | None = None
 
     def finish(status: TrialStatus, reasons: tuple[str, ...] = (), log_tail: tuple[str, ...] = ()) -> Trial:
         trial = Trial(
@@ -94,9 +102,11 @@ def run_trial(
             config_json=canonical_json(config.requested()),
             proposed_by=proposed_by,
             engine=config.engine,
-            num_rows=len(rows) - len(earlier_rows),
+            num_rows=len(rows) - len(earlier),
             score=score(rows, study.slo),
             slo=study.slo.name,
+            score_bound=bound.value if bound else None,
+            score_bound_by=bound.by if bound else None,
             started_utc=began_utc,
             total_s=time.monotonic() - began,
             tool_version=__version__,
@@ -112,17 +122,18 @@ def run_trial(
     try:
         with rig.start(config, trial_id, progress.phase) as session:
             start = session.start
-            for point in study.workload.ladder:
-                here = [row for row in usable(earlier_rows) if row.load == point.load]
-                if not here:
-                    with closing(session.measure(point, progress.phase)) as windows:
-                        for row in windows:
-                            store.append(row)
-                            rows.append(row)
-                            progress.row(row)
-                            here += usable([row])
-                if here and all(misses(row, study.slo) for row in here):
-                    break  # a higher load only makes users wait longer
+            durations_s = list[float]()
+            while not beaten and (point := climb.next_load(rows, durations_s)) is not None:
+                load_began = time.monotonic()
+                with closing(session.measure(point, progress.phase)) as windows:
+                    for row in windows:
+                        store.append(row)
+                        rows.append(row)
+                        progress.row(row)
+                durations_s.append(time.monotonic() - load_began)
+                latest = climb.bound(rows, len(usable(rows)) - len(earlier))
+                beaten = climb.beaten(latest)
+                bound = latest if beaten else bound or latest
     except TrialError as failure:
         start = start or failure.start
         return finish(failure.status, (str(failure),), failure.log_tail)
@@ -131,7 +142,7 @@ def run_trial(
     except (KeyboardInterrupt, SystemExit):
         finish(TrialStatus.INTERRUPTED, ("stopped before it was complete",))
         raise
-    return finish(TrialStatus.OK)
+    return finish(TrialStatus.PRUNED, (beaten,)) if beaten else finish(TrialStatus.OK)
 
 
 def _start_columns(start: Start | None) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class TrialStatus(StrEnum):
     HUNG = "hung"
     METER_FAILED = "meter_failed"
     INTERRUPTED = "interrupted"
+    PRUNED = "pruned"
 
 
 class Reason(StrEnum):

@@ -25,7 +25,7 @@ DIMENSIONLESS = {
     "engine_energy_disagreement", "finished_token_disagreement",  # ratios by the engine's account
     "output_tokens_per_s_rel_error", "power_w_rel_error", "output_tokens_per_joule_rel_error",  # ratios
     "method",  # a version
-    "score",  # the one name with a unit of its own, in its meaning
+    "score", "score_bound",  # the names with a unit of their own, in their meaning
 }  # fmt: skip
 
 MAX_LINES = 300

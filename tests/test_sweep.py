@@ -354,3 +354,50 @@ def test_rows_of_another_card_are_not_mixed_in(tmp_path: Path) -> None:
     rig.first_gpu = "GPU-2"
     with pytest.raises(ConfigError, match=r"has rows of GPU-1, this run would use GPU-2.*CUDA_VISIBLE_DEVICES"):
         sweep(study, rig, store, Recorder())
+
+
+def uneven(config: EngineConfig, concurrency: int) -> dict[str, Any]:
+    """The smaller the batch limit, the worse by far."""
+    return {"output_tokens_per_joule": 1e-6 * (config.batching.max_batch_size or 1e9) ** 3 * (concurrency or 1)}
+
+
+def test_a_sweep_cuts_what_cannot_win_and_resumes_to_the_same(tmp_path: Path) -> None:
+    study = with_search(small_study(budget=9), prune=True)
+    progress, store = Recorder(), Store(tmp_path)
+    progress.interrupt_at_row = 5
+    with pytest.raises(KeyboardInterrupt):
+        sweep(study, StubRig(study, uneven), store, progress)
+    sweep(study, StubRig(study, uneven), store, Recorder())
+    done = [trial for trial in store.trials("test") if trial.status is not TrialStatus.INTERRUPTED]
+    pruned = [trial for trial in done if trial.status is TrialStatus.PRUNED]
+    assert len(done) == len({trial.config_hash for trial in done}) == 9
+    assert pruned
+    best = max(trial.score or 0.0 for trial in done)
+    for trial in pruned:
+        assert trial.score is not None
+        assert trial.score_bound is not None
+        assert trial.score <= trial.score_bound < best
+    assert max(loads(store, study).values()) == 1
+
+
+@pytest.mark.parametrize("at_row", [1, 2, 5])
+def test_an_adaptive_sweep_loses_nothing_and_repeats_nothing(tmp_path: Path, at_row: int) -> None:
+    study, progress = with_search(MODELLED_STUDY, ladder="adaptive", budget_trials=3), Recorder()
+    progress.interrupt_at_row = at_row
+    with pytest.raises(KeyboardInterrupt):
+        modelled(tmp_path / "pieces", study, progress)
+    pieces, one = modelled(tmp_path / "pieces", study), modelled(tmp_path / "one", study)
+    assert loads(pieces, study) == loads(one, study)
+    assert finished(pieces, study) == finished(one, study)
+    assert set(loads(one, study).values()) == {1}
+
+
+def test_an_adaptive_sweep_finds_what_every_load_would_have_found(tmp_path: Path) -> None:
+    study = with_search(MODELLED_STUDY, budget_trials=6)
+    fixed, adaptive = (
+        modelled(tmp_path / ladder, with_search(study, ladder=ladder)) for ladder in ("fixed", "adaptive")
+    )
+    by_fixed = {trial.config_hash: trial.score or 0.0 for trial in fixed.trials("test")}
+    for trial in adaptive.trials("test"):
+        assert (trial.score or 0.0) > 0.99 * by_fixed.get(trial.config_hash, 0.0)
+    assert len(adaptive.rows("test")) <= len(fixed.rows("test"))

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from pipeline.errors import ConfigError, LoadError, MeterError, StoreError
 from pipeline.record import Row, Trial
 from pipeline.resume import adopt_orphans
 from pipeline.rig.protocol import TrialError
+from pipeline.roofline.calibration import SHIPPED
 from pipeline.score import score
+from pipeline.search.climb import Climb, Standing
 from pipeline.store import Store
 from pipeline.study import Study
 from pipeline.trial import run_trial
 from pipeline.vocabulary import Evidence, TrialStatus
-from tests.builders import INVALID, MODELLED, Recorder, StubRig, make_row, make_slo, make_study, make_trial
+from tests.builders import INVALID, MODELLED, Recorder, StubRig, make_row, make_slo, make_study, make_trial, with_search
 
 STUDY = make_study(*MODELLED)
 LOADS = STUDY.workload.concurrency
@@ -31,16 +34,22 @@ class Run:
     """One trial of a stub rig."""
 
     def __init__(
-        self, folder: Path, answer: Any = good, study: Study = STUDY, earlier_rows: Sequence[Row] = ()
+        self,
+        folder: Path,
+        answer: Any = good,
+        study: Study = STUDY,
+        earlier_rows: Sequence[Row] = (),
+        standing: Standing | None = None,
     ) -> None:
         self.study, self.store, self.progress = study, Store(folder), Recorder()
         self.rig = StubRig(study, answer)
         self.earlier_rows = earlier_rows
+        self.climb = None if standing is None else Climb.of(study, CONFIG, standing)
 
     def __call__(self) -> Trial:
         return run_trial(
             self.study, self.rig, self.store, CONFIG, number=7, proposed_by="prior", earlier_rows=self.earlier_rows,
-            progress=self.progress,
+            progress=self.progress, climb=self.climb,
         )  # fmt: skip
 
     @property
@@ -110,7 +119,9 @@ def test_invalid_earlier_rows_are_measured_again(tmp_path: Path) -> None:
     assert run.measured == list(LOADS)
 
 
-@pytest.mark.parametrize("status", sorted(set(TrialStatus) - {TrialStatus.OK, TrialStatus.INTERRUPTED}))
+@pytest.mark.parametrize(
+    "status", sorted(set(TrialStatus) - {TrialStatus.OK, TrialStatus.INTERRUPTED, TrialStatus.PRUNED})
+)
 def test_a_config_that_does_not_start_is_a_record(tmp_path: Path, status: TrialStatus) -> None:
     def fail(_config: EngineConfig, _concurrency: int) -> dict[str, Any]:
         raise TrialError(status, "CUDA out of memory, or so", ("last line", "of the log"))
@@ -220,3 +231,71 @@ def test_an_error_of_the_machine_leaves_no_record_of_the_config(tmp_path: Path) 
     with pytest.raises(MeterError):
         run()
     assert run.store.trials(STUDY.id) == []
+
+
+ADAPTIVE = with_search(STUDY, ladder="adaptive")
+PRUNE = with_search(STUDY, prune=True)
+
+
+def peaked(config: EngineConfig, concurrency: int) -> dict[str, Any]:
+    return {"output_tokens_per_joule": 2.0 - abs(math.log2(max(1, concurrency) / 48)) / 10}
+
+
+def test_an_adaptive_ladder_measures_around_the_best(tmp_path: Path) -> None:
+    run = Run(tmp_path, peaked, study=ADAPTIVE, standing=Standing())
+    trial = run()
+    assert run.measured == [256, 128, 64, 32, 96, 48]
+    assert (trial.status, trial.num_rows) == (TrialStatus.OK, 6)
+    assert trial.score == pytest.approx(2.0, rel=0.02)
+
+
+@pytest.mark.parametrize("num_earlier", range(7))
+def test_an_adaptive_ladder_goes_on_where_it_was_interrupted(tmp_path: Path, num_earlier: int) -> None:
+    whole = [256, 128, 64, 32, 96, 48]
+    earlier = [make_row(concurrency=load, **peaked(CONFIG, load)) for load in whole[:num_earlier]]
+    run = Run(tmp_path, peaked, study=ADAPTIVE, earlier_rows=earlier, standing=Standing())
+    run()
+    assert run.measured == whole[num_earlier:]
+
+
+def test_a_start_is_not_used_for_longer_than_its_budget(tmp_path: Path) -> None:
+    run = Run(tmp_path, study=with_search(STUDY, ladder_budget_s=1e-9), standing=Standing())
+    assert run().status is TrialStatus.OK
+    assert run.measured == [1]
+
+
+def test_without_a_standing_nothing_is_bounded(tmp_path: Path) -> None:
+    trial = Run(tmp_path, study=PRUNE)()
+    assert (trial.status, trial.score_bound, trial.score_bound_by) == (TrialStatus.OK, None, None)
+
+
+def test_a_trial_that_cannot_win_is_cut_and_keeps_its_rows(tmp_path: Path) -> None:
+    run = Run(tmp_path, study=PRUNE, standing=Standing(best=1e6, num_rows=20))
+    trial = run()
+    assert run.measured == [1]
+    assert (trial.status, trial.num_rows) == (TrialStatus.PRUNED, 1)
+    assert trial.score == pytest.approx(1.0)
+    assert trial.score_bound is not None
+    assert trial.reasons == (
+        f"cannot win: at most {trial.score_bound:.3g} tok/J (bound: {trial.score_bound_by}), the best so far has 1e+06",
+    )
+    assert [row.status for row in run.store.rows(STUDY.id)] == ["ok"]
+    assert run.stored == trial
+    assert run.rig.num_stopped == 1
+
+
+def test_the_first_bound_is_kept_of_a_trial_that_went_on(tmp_path: Path) -> None:
+    standing = Standing(best=1.0, num_rows=7)
+    trials = [Run(tmp_path / str(study.search.prune), study=study, standing=standing)() for study in (STUDY, PRUNE)]
+    for trial in trials:
+        assert (trial.status, trial.num_rows) == (TrialStatus.OK, len(LOADS))
+        assert trial.score_bound_by == SHIPPED.id
+        assert trial.score_bound is not None
+    assert trials[0].score_bound == trials[1].score_bound
+
+
+def test_a_trial_is_not_cut_at_its_last_load(tmp_path: Path) -> None:
+    slo = make_slo(tpot_p99_s=0.0005)
+    run = Run(tmp_path, study=dataclasses.replace(PRUNE, slo=slo), standing=Standing(best=1e6, num_rows=20))
+    assert run().status is TrialStatus.OK
+    assert run.measured == [1]

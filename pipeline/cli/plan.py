@@ -19,6 +19,7 @@ from pipeline.grouping import grouped
 from pipeline.precision import formats
 from pipeline.roofline.calibration_file import calibration_of
 from pipeline.roofline.predict import predict_loads
+from pipeline.search.ladder import TYPICAL_LOADS, Grid
 from pipeline.search.recipe_seeds import recipe_seeds
 from pipeline.space import build_space, engine_default
 from pipeline.study import Study
@@ -59,12 +60,17 @@ def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choic
     num_trials = min(study.search.budget_trials, len(space.configs) + 1 + len(seeds.configs))
     settled_s = max(study.plan.warmup_s, NUM_STEADY_BLOCKS * study.plan.block_s)
     point_s = settled_s + study.plan.windows * (study.plan.window_s + study.plan.check_s)
-    start_s, num_loads = START_S[study.hardware.kind], len(study.workload.ladder)
-    hours = num_trials * (start_s + num_loads * point_s) / 3600
+    start_s, is_adaptive = START_S[study.hardware.kind], study.search.ladder == "adaptive"
+    num_loads = min(TYPICAL_LOADS, len(Grid.of(study.workload).points)) if is_adaptive else len(study.workload.ladder)
+    budget_s = study.search.ladder_budget_s
+    loads_s = num_loads * point_s if budget_s is None else min(num_loads * point_s, max(budget_s, point_s))
+    hours = num_trials * (start_s + loads_s) / 3600
+    loads = f"{'about ' if is_adaptive else ''}{num_loads} loads x {point_s:g} s"
+    loads += "" if budget_s is None else f", at most {budget_s:g} s"
     power_w = expected_power_w(study, baseline)
     where = f"to measure it on {study.hardware.name}: " if study.rig == "modelled" else ""
     console.print(
-        f"{where}{num_trials} trials x (start {start_s:g} s + {num_loads} loads x {point_s:g} s) = {hours:.2f} h; "
+        f"{where}{num_trials} trials x (start {start_s:g} s + {loads}) = {hours:.2f} h; "
         f"at {power_w:.0f} W while loaded: {hours * power_w / 1000:.3f} kWh"
     )
 

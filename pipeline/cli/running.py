@@ -29,7 +29,14 @@ class Run(Protocol):
         ...
 
 
-def run_study(prepared: Prepared, run: Run, num_trials: int | None, *, is_named_after_gpu: bool = False) -> Study:
+def run_study(
+    prepared: Prepared,
+    run: Run,
+    num_trials: int | None,
+    *,
+    is_named_after_gpu: bool = False,
+    is_ladder_chosen: bool = False,
+) -> Study:
     """Measure a prepared study under a display, and print its results; returns it under the name it got.
 
     Args:
@@ -37,6 +44,7 @@ def run_study(prepared: Prepared, run: Run, num_trials: int | None, *, is_named_
         run: What measures it.
         num_trials: Engine starts to expect, for the display; None where none is started.
         is_named_after_gpu: Whether a study without a name of its own gets that of its first GPU.
+        is_ladder_chosen: Whether loads are as `search.ladder` says; else every load of the workload is measured.
 
     Raises:
         Exit: With status 130 after Ctrl-C.
@@ -54,7 +62,9 @@ def run_study(prepared: Prepared, run: Run, num_trials: int | None, *, is_named_
     rig = open_rig(study)
     if is_named_after_gpu and not any(text.startswith("study=") for text in prepared.overrides):
         study = on_gpu(study, rig.first_gpu)
-    _announce(console, prepared, study, num_trials, rig.describe())
+    trials = "every feasible config" if num_trials is None else f"{num_trials} trials at most"
+    loads = _loads(study, is_ladder_chosen=is_ladder_chosen)
+    _announce(console, prepared, [f"study {study.id}: {trials}, loads {loads}", *rig.describe()])
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))  # each request in flight is an open file
     # A polite kill ends like Ctrl-C: rows kept, engine stopped.
@@ -71,12 +81,18 @@ def run_study(prepared: Prepared, run: Run, num_trials: int | None, *, is_named_
     return study
 
 
-def _announce(console: Console, prepared: Prepared, study: Study, num_trials: int | None, lines: list[str]) -> None:
+def _announce(console: Console, prepared: Prepared, lines: list[str]) -> None:
     """Say what was decided and what will be measured."""
     for note in prepared.notes:
-        console.print(note, style="bold yellow" if study.rig == "modelled" else "yellow", soft_wrap=True)
-    loads = ", ".join(map(str, study.workload.ladder))
-    trials = "every feasible config" if num_trials is None else f"{num_trials} trials at most"
-    console.print(f"study {study.id}: {trials}, loads {loads}", soft_wrap=True)
+        is_modelled = prepared.study.rig == "modelled"
+        console.print(note, style="bold yellow" if is_modelled else "yellow", soft_wrap=True)
     for line in lines:
         console.print(line, soft_wrap=True)
+
+
+def _loads(study: Study, *, is_ladder_chosen: bool) -> str:
+    """The loads of a trial, in words."""
+    points = study.workload.ladder
+    if is_ladder_chosen and study.search.ladder == "adaptive" and len(points) > 1:
+        return f"chosen from {points[0]} to {points[-1]}"
+    return ", ".join(map(str, points))

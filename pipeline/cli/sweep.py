@@ -36,7 +36,7 @@ def sweep(overrides: Overrides = None, cfg: Cfg = None) -> None:
     if is_survey:
         run_study(as_modelled(prepared), survey, None)
     else:
-        run_study(prepared, run, prepared.study.search.budget_trials)
+        run_study(prepared, run, prepared.study.search.budget_trials, is_ladder_chosen=True)
 
 
 def print_conf(overrides: Sequence[str], what: str) -> None:

@@ -61,7 +61,9 @@ def result_tables(
 
 def failures(trials: Sequence[Trial]) -> list[str]:
     """One line per trial that did not end well."""
-    bad = [trial for trial in trials if trial.status not in {TrialStatus.OK, TrialStatus.INTERRUPTED}]
+    bad = [
+        trial for trial in trials if trial.status not in {TrialStatus.OK, TrialStatus.INTERRUPTED, TrialStatus.PRUNED}
+    ]
     return [f"trial {t.number} {t.status}: {'; '.join(t.reasons)}  [{config_text(t.config_json)}]" for t in bad]
 
 

@@ -3,6 +3,7 @@
 A search picks the luckiest of many single starts; what it reports is measured anew. Only these starts count.
 """
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -60,6 +61,12 @@ class Finals:
 def num_final_starts(study: Study) -> int:
     """Starts kept for the finals: a share of the budget, none of it where nothing varies from start to start."""
     return 0 if study.rig == "modelled" else int(study.search.budget_trials * study.search.finals_share)
+
+
+def without_finals(study: Study) -> Study:
+    """The study with what the search may use of its budget."""
+    budget = study.search.budget_trials - num_final_starts(study)
+    return dataclasses.replace(study, search=dataclasses.replace(study.search, budget_trials=budget))
 
 
 def finalists(study: Study, trials: Sequence[Trial], rows: Sequence[Row]) -> list[EngineConfig]:

@@ -111,6 +111,8 @@ class Search:
             return
         worst = min((t.value for t in self._optuna.trials if t.value is not None), default=0.0)
         value = score(rows, self._study.slo)
+        if value is None and trial.status is TrialStatus.PRUNED:
+            value = trial.score_bound  # cut before a load met the SLO: not known to break it at all of them
         broken = max(min((slack(row, self._study.slo) for row in usable(rows)), default=1.0), 1e-3)
         self._optuna.add_trial(
             optuna.create_trial(

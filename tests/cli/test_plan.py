@@ -37,6 +37,17 @@ def test_its_bill_is_trials_times_starts_and_loads(capsys: pytest.CaptureFixture
     assert "kWh" in said
 
 
+@pytest.mark.parametrize(("budget_s", "loads_s"), [("null", 60.0), ("25", 25.0), ("1", 10.0)])
+def test_the_bill_of_an_adaptive_ladder_is_about(
+    capsys: pytest.CaptureFixture[str], budget_s: str, loads_s: float
+) -> None:
+    plan = ["plan.warmup_s=1", "plan.window_s=8.7", "plan.warmup_max_s=2", "search.budget_trials=100"]
+    said = planned(capsys, [*plan, "search.ladder=adaptive", f"search.ladder_budget_s={budget_s}"])
+    found = re.search(r"(\d+) trials x \(start 2.5 s \+ about 6 loads x 10 s.*\) = (\S+) h", said)
+    assert found
+    assert float(found[2]) == pytest.approx(int(found[1]) * (2.5 + loads_s) / 3600, abs=0.006)
+
+
 def test_a_space_that_is_drawn_from_says_so_and_what_a_precision_means(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

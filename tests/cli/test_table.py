@@ -6,9 +6,11 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli.table import COLUMNS, LEFT_OUT, label, result_tables, shared_text, varying_keys
+from pipeline.cli.table import COLUMNS, LEFT_OUT, failures, label, result_tables, shared_text, varying_keys
 from pipeline.resume import stored_study
 from pipeline.store import Store
+from pipeline.vocabulary import TrialStatus
+from tests.builders import make_trial
 
 TP = {"precision.weights": "fp4", "parallelism.tp": 1}
 
@@ -64,3 +66,9 @@ def test_a_narrow_terminal_gets_fewer_columns_and_is_told_so() -> None:
     left = [column.header for column in narrow.columns]
     assert left == [name for name in COLUMNS if name not in LEFT_OUT]
     assert str(narrow.caption).endswith("left out for lack of room: TPOT p99, by, tok/s/user, ±95 %")
+
+
+def test_a_trial_that_was_cut_is_no_failure() -> None:
+    ends = (TrialStatus.OK, TrialStatus.PRUNED, TrialStatus.INTERRUPTED, TrialStatus.HUNG)
+    (line,) = failures([make_trial(number=n, status=status, reasons=("so",)) for n, status in enumerate(ends)])
+    assert line.startswith("trial 3 hung: so")

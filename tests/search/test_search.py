@@ -382,3 +382,15 @@ def test_tpe_learns_to_stay_where_engines_start() -> None:
             campaign.play()
             num_failed[sampler] += sum(trial.status is TrialStatus.OUT_OF_MEMORY for trial in campaign.trials)
     assert num_failed["tpe"] < 0.75 * num_failed["random"]
+
+
+def test_a_trial_that_was_cut_is_told_by_its_score_or_by_its_bound() -> None:
+    study = dataclasses.replace(small_study(), slo=make_slo(tpot_p99_s=0.1))
+    space = build_space(study)
+    for tpot_p99_s, value in ((0.05, 2.0), (0.2, 3.0)):
+        trial, (row,) = outcome(space.configs[0], 2.0, 0)
+        trial = dataclasses.replace(trial, status=TrialStatus.PRUNED, score_bound=3.0)
+        row = dataclasses.replace(row, tpot_p99_s=tpot_p99_s)
+        (told,) = Search(study, space, [trial], [row], Listed(study))._optuna.trials
+        assert told.value == pytest.approx(value)
+        assert told.constraints[CONSTRAINT] < 0
