@@ -138,7 +138,7 @@ def bill(study: Study, trials: Sequence[Trial], rows: Sequence[Row]) -> Bill | N
         trial, windows = known.get(trial_id), own.get(trial_id, [])
         for phase, spent in _of_trial(study, trial, windows):
             phases[phase] += spent
-        num_failed += trial is not None and trial.status not in {TrialStatus.OK, TrialStatus.INTERRUPTED}
+        num_failed += trial is not None and trial.status not in {TrialStatus.OK, TrialStatus.PRUNED, TrialStatus.INTERRUPTED}
         num_unfinished += study.engine.name != "attached" and bool(windows) and (trial is None or trial.start_s is None)
     return Bill(
         boundary=Boundary.GPU if study.hardware.kind == "gpu" else Boundary.CPU,
