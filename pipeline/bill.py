@@ -16,7 +16,7 @@ from pipeline.grouping import grouped
 from pipeline.record import Row, Trial
 from pipeline.score import best_row, score
 from pipeline.study import Study
-from pipeline.vocabulary import Boundary, Evidence, TrialStatus
+from pipeline.vocabulary import Boundary, Evidence
 from pipeline.workload import Slo
 
 
@@ -138,7 +138,7 @@ def bill(study: Study, trials: Sequence[Trial], rows: Sequence[Row]) -> Bill | N
         trial, windows = known.get(trial_id), own.get(trial_id, [])
         for phase, spent in _of_trial(study, trial, windows):
             phases[phase] += spent
-        num_failed += trial is not None and trial.status not in {TrialStatus.OK, TrialStatus.PRUNED, TrialStatus.INTERRUPTED}
+        num_failed += trial is not None and trial.status.is_failure
         num_unfinished += study.engine.name != "attached" and bool(windows) and (trial is None or trial.start_s is None)
     return Bill(
         boundary=Boundary.GPU if study.hardware.kind == "gpu" else Boundary.CPU,

@@ -45,6 +45,11 @@ class TrialStatus(StrEnum):
     INTERRUPTED = "interrupted"
     PRUNED = "pruned"
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether the config, or its start, went wrong; one that was stopped from outside did not."""
+        return self not in {TrialStatus.OK, TrialStatus.INTERRUPTED, TrialStatus.PRUNED}
+
 
 class Reason(StrEnum):
     """Why a row is invalid, or what its reader should be warned of; verdict.py says which, and from when on."""

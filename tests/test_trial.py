@@ -119,9 +119,7 @@ def test_invalid_earlier_rows_are_measured_again(tmp_path: Path) -> None:
     assert run.measured == list(LOADS)
 
 
-@pytest.mark.parametrize(
-    "status", sorted(set(TrialStatus) - {TrialStatus.OK, TrialStatus.INTERRUPTED, TrialStatus.PRUNED})
-)
+@pytest.mark.parametrize("status", [status for status in TrialStatus if status.is_failure])
 def test_a_config_that_does_not_start_is_a_record(tmp_path: Path, status: TrialStatus) -> None:
     def fail(_config: EngineConfig, _concurrency: int) -> dict[str, Any]:
         raise TrialError(status, "CUDA out of memory, or so", ("last line", "of the log"))

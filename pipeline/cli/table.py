@@ -16,7 +16,6 @@ from pipeline.record import Row, Trial
 from pipeline.roofline.share import share_of_limit
 from pipeline.score import best_row, score, usable
 from pipeline.study import Study
-from pipeline.vocabulary import TrialStatus
 from pipeline.workload import Slo
 
 MAX_CONFIGS = 10
@@ -61,9 +60,7 @@ def result_tables(
 
 def failures(trials: Sequence[Trial]) -> list[str]:
     """One line per trial that did not end well."""
-    bad = [
-        trial for trial in trials if trial.status not in {TrialStatus.OK, TrialStatus.INTERRUPTED, TrialStatus.PRUNED}
-    ]
+    bad = [trial for trial in trials if trial.status.is_failure]
     return [f"trial {t.number} {t.status}: {'; '.join(t.reasons)}  [{config_text(t.config_json)}]" for t in bad]
 
 

@@ -82,7 +82,7 @@ def test_show_ends_with_the_bill_of_a_recorded_study() -> None:
         "  start 0.161 h 0.0174 kWh; warm-up 0.0717 h ~0.037 kWh; window 0.0667 h 0.0346 kWh; idle"
     )
     assert note.startswith("  ~ estimated")
-    assert payback.startswith("payback: +2.4 % tokens/J over the baseline at slo=none, which draws 693 W per GPU: ")
+    assert payback.startswith("payback: +2.7 % tokens/J over the baseline at slo=none, which draws 693 W per GPU: ")
 
 
 def test_one_config_has_a_bill_and_nothing_to_repay_it() -> None:
