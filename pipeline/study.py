@@ -200,6 +200,7 @@ class SearchSettings:
     """How configurations are proposed; `budget_trials` counts the trials of the study over all its runs.
 
     `recipes` is a folder in the layout of TensorRT-LLM's examples/configs, whose matching recipes are tried first.
+    `finals_share` of the budget goes to fresh starts of the best configs.
     `aiconfigurator_python` is the interpreter of an environment with aiconfigurator, a second model for the prior.
     `ladder` is fixed (all loads of the workload) or adaptive (loads of the grid between their ends, around the best);
     `ladder_budget_s` is for all loads of one start, null for as long as they take. `prune` ends a trial that a bound
@@ -212,6 +213,7 @@ class SearchSettings:
     seed: int = 0
     recipes: str | None = None
     aiconfigurator_python: str | None = None
+    finals_share: float = Field(default=0.0, ge=0, lt=1)
     ladder: Literal["fixed", "adaptive"] = "fixed"
     ladder_budget_s: float | None = Field(default=None, gt=0)
     prune: bool = False

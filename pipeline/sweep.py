@@ -6,6 +6,7 @@ from pipeline.record import Trial
 from pipeline.resume import adopt_orphans, check_same
 from pipeline.rig.protocol import Rig
 from pipeline.search.climb import Climb, Standing
+from pipeline.search.finalists import BY, next_finalist, without_finals
 from pipeline.search.prior import Prior
 from pipeline.search.proposal import Proposal
 from pipeline.search.recipe_seeds import recipe_seeds, widened
@@ -30,7 +31,7 @@ class SweepProgress(Progress, Protocol):
 
 
 def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None:
-    """Measure configs until the budget or the space is used up; resumes from whatever is stored.
+    """Measure configs until the budget or the space is used up, the best ones afresh; resumes from what is stored.
 
     Raises:
         StoreError: If the study is being run by another process, or its files cannot be read or written.
@@ -47,17 +48,27 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
         trials, rows = store.trials(study.id), store.rows(study.id)
         for note in (*([space.describe()] if space.is_drawn else []), *seeds.notes):
             progress.note(note)
-        prior = Prior(study, space.configs)
-        search = Search(study, space, trials, rows, prior, seeds.configs, elsewhere(study, store))
-        for number, proposal in enumerate(search.proposals(), start=len(trials)):
-            progress.trial_began(number, search.num_done, proposal)
-            climb = Climb.of(study, proposal.config, Standing.of(study, trials, rows))
+
+        def measure(proposal: Proposal) -> Trial:
+            nonlocal trials, rows
+            progress.trial_began(len(trials), search.num_done, proposal)
+            is_final = proposal.proposed_by == BY  # nothing is cut short that is to be reported
+            standing = Standing() if is_final else Standing.of(study, trials, rows)
+            climb = Climb.of(study, proposal.config, standing)
             trial = run_trial(
-                study, rig, store, proposal.config, number=number, proposed_by=proposal.proposed_by,
+                study, rig, store, proposal.config, number=len(trials), proposed_by=proposal.proposed_by,
                 earlier_rows=proposal.earlier_rows, progress=progress, climb=climb,
             )  # fmt: skip
             trials, rows = [*trials, trial], store.rows(study.id)
-            search.tell(trial, [row for row in rows if row.config_hash == trial.config_hash])
             progress.trial_ended(trial)
+            return trial
+
+        prior, others = Prior(study, space.configs), elsewhere(study, store)
+        search = Search(without_finals(study), space, trials, rows, prior, seeds.configs, others)
+        for proposal in search.proposals():
+            trial = measure(proposal)
+            search.tell(trial, [row for row in rows if row.config_hash == trial.config_hash])
             if (learned := search.reconsider()) is not None:
                 progress.note(learned)
+        while (config := next_finalist(study, trials, rows)) is not None:
+            measure(Proposal(config=config, proposed_by=BY))

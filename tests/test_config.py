@@ -176,7 +176,7 @@ BAD: list[tuple[str, list[str]]] = [
     ("workload.shared_prefix_tokens=51", ["workload.shared_prefix_tokens=51", "shortest has 51 tokens; at most 50"]),
     ("workload.osl_tokens=1", ["workload.osl_tokens=1", "greater than or equal to 2"]),
     ("search.budget_trials=0", ["search.budget_trials=0: at least 1 trial", "BUDGET=12"]),
-    ("search.sampler=cma", ["search.sampler='cma'", "'tpe', 'random' or 'grid'"]),
+    ("search.sampler=cma", ["search.sampler='cma'", "'residual', 'gp', 'tpe', 'random' or 'grid'"]),
     ("slo.ttft_p99_s=0", ["slo.ttft_p99_s=0", "greater than 0"]),
     ("study=a/b", ["study='a/b'", "letters, digits, '.', '_' and '-'"]),
     ("study=..", ["study='..'", "letters, digits"]),

@@ -11,7 +11,6 @@ from optuna.trial import TrialState
 from pipeline.engine_config import EngineConfig, canonical_json
 from pipeline.record import Row, Trial
 from pipeline.score import usable
-from pipeline.search.prior import Prior
 from pipeline.search.proposal import Proposal
 from pipeline.search.search import CONSTRAINT, Search
 from pipeline.space import build_space, engine_default
@@ -392,6 +391,6 @@ def test_a_trial_that_was_cut_is_told_by_its_score_or_by_its_bound() -> None:
         trial, (row,) = outcome(space.configs[0], 2.0, 0)
         trial = dataclasses.replace(trial, status=TrialStatus.PRUNED, score_bound=3.0)
         row = dataclasses.replace(row, tpot_p99_s=tpot_p99_s)
-        (told,) = Search(study, space, [trial], [row], Prior(study, space.configs))._optuna.trials
+        (told,) = Search(study, space, [trial], [row], Listed(study))._optuna.trials
         assert told.value == pytest.approx(value)
         assert told.constraints[CONSTRAINT] < 0
