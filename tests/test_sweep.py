@@ -14,6 +14,7 @@ from pipeline.rig.modelled import ModelledRig
 from pipeline.rig.protocol import TrialError
 from pipeline.rules import why_infeasible
 from pipeline.score import score
+from pipeline.search.finalists import BY
 from pipeline.space import build_space
 from pipeline.store import Store
 from pipeline.study import Study
@@ -401,3 +402,26 @@ def test_an_adaptive_sweep_finds_what_every_load_would_have_found(tmp_path: Path
     for trial in adaptive.trials("test"):
         assert (trial.score or 0.0) > 0.99 * by_fixed.get(trial.config_hash, 0.0)
     assert len(adaptive.rows("test")) <= len(fixed.rows("test"))
+
+
+def test_the_last_starts_of_a_budget_are_fresh_ones_of_the_best_in_turns_with_the_baseline(tmp_path: Path) -> None:
+    study = dataclasses.replace(with_search(small_study(20), finals_share=0.5), rig="served")
+    base = {64: 1.0, 128: 1.3}
+
+    def answer(config: EngineConfig, concurrency: int) -> dict[str, Any]:
+        value = base[config.batching.max_batch_size or 64] / config.parallelism.tp
+        return {"output_tokens_per_joule": value * (1 + 0.001 * len(rig.started)) * float(concurrency or 1)}
+
+    rig, store = StubRig(study, answer), Store(tmp_path)
+    sweep(study, rig, store, Recorder())
+    trials = store.trials(study.id)
+    fresh = [trial for trial in trials if trial.proposed_by == BY]
+    assert [trial.proposed_by == BY for trial in trials] == sorted(trial.proposed_by == BY for trial in trials)
+    assert len(trials) - len(fresh) == 9  # all eight configs, and the engine's default
+    assert len({trial.config_hash for trial in fresh}) >= 2
+    assert trials[0].config_hash in {trial.config_hash for trial in fresh}
+    counts = Counter(trial.config_hash for trial in fresh)
+    assert max(counts.values()) - min(counts.values()) <= 1
+    num_before = len(rig.started)
+    sweep(study, rig, store, Recorder())
+    assert len(rig.started) == num_before  # nothing is left to do

@@ -21,9 +21,6 @@ def sweep(overrides: Overrides = None, cfg: Cfg = None) -> None:
     Raises:
         ConfigError: If its rows could never be scored.
     """
-    from pipeline.survey import survey
-    from pipeline.sweep import sweep as run
-
     prepared = prepare(overrides or [])
     if cfg is not None:
         print_conf(prepared.overrides, cfg)
@@ -32,6 +29,9 @@ def sweep(overrides: Overrides = None, cfg: Cfg = None) -> None:
         raise ConfigError(
             "engine.instrumented=true: such rows are never scored, so a sweep would find nothing; use tpw measure"
         )
+    from pipeline.survey import survey
+    from pipeline.sweep import sweep as run
+
     is_survey = prepared.study.rig == "modelled" and not any(word.startswith("search") for word in overrides or [])
     if is_survey:
         run_study(as_modelled(prepared), survey, None)

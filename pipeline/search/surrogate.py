@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import norm
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern
+from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern
 
 from pipeline.search.encoding import Array
 
@@ -109,10 +109,11 @@ def _regression(
         return np.zeros(len(at)), np.full(len(at), sd)
     level = float(np.mean(known)) if is_centred else 0.0
     is_fitted = is_fitted and len(known) >= MIN_FITTED
-    size = ConstantKernel(sd**2, tuple(bound**2 for bound in RESIDUAL_SD_BOUNDS) if is_fitted else "fixed")
-    reach = Matern(LENGTH, LENGTH_BOUNDS if is_fitted else "fixed", nu=2.5)
+    bounds = tuple(bound**2 for bound in RESIDUAL_SD_BOUNDS) if is_fitted else "fixed"
+    own = ConstantKernel(sd**2 / 2, bounds) * DotProduct(0.0, "fixed")
+    joint = ConstantKernel(sd**2 / 2, bounds) * Matern(LENGTH, LENGTH_BOUNDS if is_fitted else "fixed", nu=2.5)
     optimizer = "fmin_l_bfgs_b" if is_fitted else None
-    process = GaussianProcessRegressor(size * reach, alpha=noise_sd**2, optimizer=optimizer)
+    process = GaussianProcessRegressor(own + joint, alpha=noise_sd**2, optimizer=optimizer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of a bound reached: few points tell little
         process.fit(known_at, known - level)

@@ -33,7 +33,7 @@ COMMON = (
     "engine.knobs.num_postprocess_workers=null",
     "engine.knobs.stream_interval=null", "engine.knobs.attention_dp_config.enable_balance=null",
     "engine.ready_timeout_s=4", "workload=tiny", "workload.osl_tokens=16", "plan=demo", "plan.warmup_s=0.2",
-    "plan.warmup_max_s=0.6", "plan.window_s=0.6", "plan.check_s=0.1", "plan.hang_s=5",
+    "plan.warmup_max_s=0.6", "plan.window_s=0.6", "plan.check_s=0.1", "plan.hang_s=5", "search.finals_share=0",
 )  # fmt: skip
 """A study of one config but for what a test spans."""
 
