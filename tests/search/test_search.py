@@ -137,10 +137,9 @@ def test_without_a_prior_the_sampler_follows_the_baseline() -> None:
     assert [p.proposed_by for p in campaign.proposals] == ["baseline", "tpe", "tpe"]
 
 
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_nothing_is_proposed_twice_and_the_budget_is_kept(sampler: str, seed: int) -> None:
-    campaign = Campaign(large_study(sampler, 25, seed), separable)
+def test_nothing_is_proposed_twice_and_the_budget_is_kept(sampler: str) -> None:
+    campaign = Campaign(large_study(sampler, 25, seed=1), separable)
     proposed = campaign.play()
     assert len(campaign.space.configs) == 696
     assert len(proposed) == len(set(proposed)) == 25
