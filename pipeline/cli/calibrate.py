@@ -1,21 +1,22 @@
 """`tpw calibrate`: fit the model's constants to measured rows, and say how far off the model is before and after."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.calibrate import Usable, calibrate, errors_of_others, usable
 from pipeline.cli.terminal import terminal
 from pipeline.cli.verify import find_rows
 from pipeline.grouping import grouped
-from pipeline.resume import stored_study
 from pipeline.roofline.calibration import CONSTANTS, SHIPPED, Calibration
-from pipeline.roofline.calibration_file import read_calibration, write_calibration
-from pipeline.roofline.fit import summary
 from pipeline.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.calibrate import Usable
 
 SHOWN_CHANGE = 0.05
 """Constants that moved by less are not listed."""
@@ -34,6 +35,10 @@ def calibrate_(
     Raises:
         ConfigError: If there is no such row or study, too few are usable, or engines or weights are mixed.
     """
+    from pipeline.calibrate import calibrate, usable
+    from pipeline.resume import stored_study
+    from pipeline.roofline.calibration_file import read_calibration, write_calibration
+
     store, console = Store(results_dir), terminal()
     base = SHIPPED if around is None else read_calibration(around)
     chosen = find_rows(store, rows)
@@ -54,6 +59,9 @@ def calibrate_(
 
 def _show(console: Console, found: Usable, base: Calibration, calibration: Calibration) -> None:
     """Median errors by GPU and model."""
+    from pipeline.calibrate import errors_of_others
+    from pipeline.roofline.fit import summary
+
     outside, left_out = errors_of_others(found, base)
     table = Table("GPU", "model", "n", *(f"{q} {w}" for q in ("tok/s", "W", "J/tok") for w in ("was", "is", "out")))
     table.caption = (

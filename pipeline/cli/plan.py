@@ -23,7 +23,6 @@ from pipeline.search.ladder import TYPICAL_LOADS, Grid
 from pipeline.search.recipe_seeds import recipe_seeds
 from pipeline.space import build_space, engine_default
 from pipeline.study import Study
-from pipeline.warmup import NUM_STEADY_BLOCKS
 
 START_S = {"cpu": 2.5, "gpu": 150.0}
 """An engine start: the embedded engine is ready in 1-2 s; vLLM on an H100 took 104-166 s."""
@@ -31,6 +30,8 @@ START_S = {"cpu": 2.5, "gpu": 150.0}
 
 def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choice or key=value")] = None) -> None:
     """Say what a sweep would do, before it costs anything."""
+    from pipeline.warmup import NUM_STEADY_BLOCKS  # with statistics, which take a second to load
+
     console = terminal()
     prepared = prepare(overrides or [])
     study = prepared.study

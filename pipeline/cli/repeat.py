@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.host import prepare, with_default_knobs
-from pipeline.cli.repeatability import case_results, report, weights_results
 from pipeline.cli.running import run_study
 from pipeline.cli.terminal import terminal
 from pipeline.errors import ConfigError
@@ -25,6 +24,7 @@ def repeatability(
     Raises:
         ConfigError: If the axes span several configurations, or there is nothing to report.
     """
+    from pipeline.cli.repeatability import case_results, report, weights_results
     from pipeline.repeat import only_config, repeat
 
     if only_report:

@@ -8,7 +8,6 @@ from rich.console import Console
 
 from pipeline.bill import baseline_gain, bill
 from pipeline.cli.bill import bill_lines, payback_line
-from pipeline.cli.finals import finals_lines
 from pipeline.cli.gain import gain_lines
 from pipeline.cli.table import failures, result_tables
 from pipeline.cli.terminal import terminal
@@ -62,6 +61,8 @@ def print_results(console: Console, study: Study, store: Store) -> None:
         console.print("\nno valid row yet")
     for line in gain_lines(recipe_gains(rows, trials, study.slo), study.slo):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
+    from pipeline.cli.finals import finals_lines  # statistics, which few commands need
+
     for line in finals_lines(study, trials, rows):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     for line in failures(trials):
