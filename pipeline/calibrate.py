@@ -80,12 +80,17 @@ def usable(rows: Iterable[Row], studies: Mapping[str, Study]) -> Usable:
     )
 
 
-def calibrate(found: Usable, around: Calibration = SHIPPED) -> Calibration:
+Others = tuple[dict[str, Array] | None, LeftOut | None]
+"""Log errors on points by constants that never saw their like, and what their like is; see `errors_of_others`."""
+
+
+def calibrate(found: Usable, around: Calibration = SHIPPED, others: Others | None = None) -> Calibration:
     """Constants that explain these rows, near others where the rows say nothing.
 
     Args:
         found: Usable rows, of one engine and one kind of weights.
         around: Where to stay near.
+        others: From `errors_of_others`, if it was asked already: it fits once for every model or config.
 
     Raises:
         ConfigError: If engines or weights are mixed.
@@ -95,7 +100,7 @@ def calibrate(found: Usable, around: Calibration = SHIPPED) -> Calibration:
     weights = _only("weights", (row.weights for row in rows))
     models, hardware = (tuple(sorted({getattr(row, name) for row in rows})) for name in ("model", "hardware"))
     constants = fit(found.measured, "unnamed", around)
-    outside, left_out = errors_of_others(found, around)
+    outside, left_out = errors_of_others(found, around) if others is None else others
     values: dict[str, Any] = {name: float(f"{getattr(constants, name):.4g}") for name in CONSTANTS}
     digest = content_hash({"constants": values, "rows": sorted(row.row_id for row in rows)})[:6]
     named = dataclasses.replace(constants, id=f"{'-'.join(hardware)}-{engine.replace(' ', '-')}-{digest}", **values)
@@ -113,7 +118,7 @@ def calibrate(found: Usable, around: Calibration = SHIPPED) -> Calibration:
     return dataclasses.replace(named, provenance=provenance)
 
 
-def errors_of_others(found: Usable, around: Calibration) -> tuple[dict[str, Array] | None, LeftOut | None]:
+def errors_of_others(found: Usable, around: Calibration) -> Others:
     """Log errors on every model by constants that never saw it, or on every config where there is one model only.
 
     Neither where all rows are of one config.

@@ -16,7 +16,7 @@ from pipeline.roofline.calibration import CONSTANTS, SHIPPED, Calibration
 from pipeline.store import Store
 
 if TYPE_CHECKING:
-    from pipeline.calibrate import Usable
+    from pipeline.calibrate import Others, Usable
 
 SHOWN_CHANGE = 0.05
 """Constants that moved by less are not listed."""
@@ -35,7 +35,7 @@ def calibrate_(
     Raises:
         ConfigError: If there is no such row or study, too few are usable, or engines or weights are mixed.
     """
-    from pipeline.calibrate import calibrate, usable
+    from pipeline.calibrate import calibrate, errors_of_others, usable
     from pipeline.resume import stored_study
     from pipeline.roofline.calibration_file import read_calibration, write_calibration
 
@@ -43,9 +43,10 @@ def calibrate_(
     base = SHIPPED if around is None else read_calibration(around)
     chosen = find_rows(store, rows)
     found = usable(chosen, {name: stored_study(store, name) for name in {row.study_id for row in chosen}})
-    calibration = calibrate(found, base)
+    others = errors_of_others(found, base)
+    calibration = calibrate(found, base, others)
     path = write_calibration(calibration, out or results_dir / "calibrations")
-    _show(console, found, base, calibration)
+    _show(console, found, base, calibration, others)
     for reason, count in found.left_out.most_common():
         console.print(f"left out: {count} {reason}", soft_wrap=True, highlight=False)
     moved = [
@@ -57,12 +58,11 @@ def calibrate_(
     console.print(f"{path}  (use it with calibration={path})", soft_wrap=True, highlight=False)
 
 
-def _show(console: Console, found: Usable, base: Calibration, calibration: Calibration) -> None:
+def _show(console: Console, found: Usable, base: Calibration, calibration: Calibration, others: Others) -> None:
     """Median errors by GPU and model."""
-    from pipeline.calibrate import errors_of_others
     from pipeline.roofline.fit import summary
 
-    outside, left_out = errors_of_others(found, base)
+    outside, left_out = others
     table = Table("GPU", "model", "n", *(f"{q} {w}" for q in ("tok/s", "W", "J/tok") for w in ("was", "is", "out")))
     table.caption = (
         f"median |modelled / measured - 1|; was: {base.id}, is: {calibration.id}, "

@@ -43,7 +43,7 @@ def recalibrated(study: Study, rows: Sequence[Row]) -> Recalibration | None:
     base = calibration_of(study)
     try:
         found = usable(rows, {study.id: study})
-        calibration = calibrate(found, base)
+        calibration = calibrate(found, base, others=(None, None))  # only its constants are wanted, and soon
     except ConfigError:  # too few rows as yet, or of two versions of the engine, which a resumed study refuses anyway
         return None
     return Recalibration(

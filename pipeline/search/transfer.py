@@ -8,7 +8,7 @@ from operator import attrgetter
 from statistics import fmean
 
 from pipeline.engine_config import EngineConfig
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.grouping import grouped
 from pipeline.record import Row
 from pipeline.resume import stored_study
@@ -33,20 +33,29 @@ class Elsewhere:
 def elsewhere(study: Study, store: Store) -> list[Elsewhere]:
     """What the other studies in a results folder measured of this model with this engine, on GPUs.
 
-    A study of a single config says nothing, nor does one whose files this version cannot read.
+    Read for the residual sampler alone, which uses it. A study of a single config says nothing, nor does one whose
+    files this version cannot read.
     """
-    found = []
+    found: list[Elsewhere] = []
+    if study.search.sampler != "residual" or study.hardware.kind != "gpu":
+        return found
     for name in store.studies():
         if name == study.id:
             continue
         try:
             rows = [row for row in store.rows(name) if row.evidence is Evidence.MEASURED]
             other = stored_study(store, name) if rows else None
-        except StoreError:
+            if other is not None and _is_alike(other, study):
+                found += _residuals(other, rows)
+        except (StoreError, ConfigError):  # of what was stored, or of a file of lengths that is no longer there
             continue
-        if other is not None and (other.model.name, other.engine.name) == (study.model.name, study.engine.name):
-            found += _residuals(other, rows)
     return found
+
+
+def _is_alike(other: Study, study: Study) -> bool:
+    """Whether the model's residual there says something of that here."""
+    same = (other.model.name, other.engine.name) == (study.model.name, study.engine.name)
+    return same and other.hardware.kind == "gpu"
 
 
 def _residuals(study: Study, rows: Sequence[Row]) -> list[Elsewhere]:
