@@ -3,8 +3,8 @@
 A truth is the roofline of a model and GPU (SCENARIOS, in turn) with every constant off by a factor (10 %), every
 structural cell by another (12 %), every value of every knob and scheduler limit by a third (6 %), and starts that fail
 where little memory is left. Its best config is known. Every method sees the same truth through rows with noise (2 %),
-starts with the same baseline, and is judged by the true score of the config it would choose: regret = 1 - true score /
-best true score.
+climbs the same adaptive ladder, starts with the same baseline, and is judged by the true score of the config it would
+choose: regret = 1 - true score / best true score.
 """
 
 import argparse
@@ -25,12 +25,15 @@ from pipeline.record import Row, Trial
 from pipeline.roofline.calibration import CONSTANTS, SHIPPED
 from pipeline.roofline.memory import kv_pool_bytes, published
 from pipeline.roofline.predict import Prediction, predict_loads
-from pipeline.score import score
+from pipeline.score import score, within
+from pipeline.search.climb import Climb, Standing
+from pipeline.search.ladder import loads_of
 from pipeline.search.prior import NoPrior, Prior
 from pipeline.search.search import Search
 from pipeline.space import Space, build_space, engine_default
 from pipeline.study import Study
 from pipeline.vocabulary import Boundary, Evidence, RowStatus, TrialStatus
+from pipeline.workload import OperatingPoint
 
 CONSTANT_SD, CELL_SD, KNOB_SD, NOISE_SD = 0.10, 0.12, 0.06, 0.02
 """Of logs: errors of the model's constants, of structural cells, of knobs; of one measured row."""
@@ -54,7 +57,7 @@ SCENARIOS = (
 )
 STUDY = (
     "rig=modelled", "engine=trtllm", "precision=auto", "parallelism=auto", "batching=auto", "workload=chat_1k_1k",
-    "slo=interactive", "study=bench",
+    "slo=interactive", "study=bench", "search.ladder=adaptive",
 )  # fmt: skip
 
 
@@ -70,10 +73,10 @@ class Method:
 METHODS = {
     "random": Method(sampler="random"),
     "grid order": Method(sampler="grid"),
-    "tpe": Method(sampler="tpe"),
+    "tpe": Method(sampler="tpe", num_seeded=10),
     "tpe after the model's best": Method(sampler="tpe", num_seeded=4, has_prior=True),
     "gp": Method(sampler="gp"),
-    "residual (ours)": Method(sampler="residual", num_seeded=4, has_prior=True),
+    "residual (ours)": Method(sampler="residual", num_seeded=2, has_prior=True),
 }
 
 
@@ -90,7 +93,8 @@ class Truth:
         }
         self._constants = dataclasses.replace(SHIPPED, id="truth", **off)
         self._factors: dict[tuple[str, str], float] = {}
-        self._loads: dict[object, list[Prediction] | None] = {}
+        self._points = loads_of(study)
+        self._loads: dict[object, dict[OperatingPoint, Prediction] | None] = {}
         self._seed = seed
         self._min_pool = float(self.noise.uniform(*MIN_POOL_SHARES))
         self.baseline = engine_default(space)
@@ -99,30 +103,29 @@ class Truth:
 
     def score(self, config: EngineConfig) -> float:
         """True tokens per joule at the best load that meets the SLO; 0 where none does, or it fails."""
-        found = score(self.rows(config, "truth", noise_sd=0.0), self._study.slo)
-        return found or 0.0
+        factor, loads = self._factor(config), self._predicted(config) or {}
+        met = [one for one in loads.values() if within(one.ttft_s, one.tpot_s / factor, self._study.slo)]
+        return max((one.output_tokens_per_joule * factor for one in met), default=0.0)
 
-    def rows(self, config: EngineConfig, trial_id: str, noise_sd: float = NOISE_SD) -> list[Row]:
+    def rows(self, config: EngineConfig, trial_id: str, climb: Climb) -> list[Row]:
         """Rows of a trial; none where it fails."""
         loads = self._predicted(config)
-        if loads is None:
-            return []
-        factor = self._factor(config)
-        noise = np.exp(self.noise.normal(0, noise_sd, len(loads)))
-        return [
-            self._row(config, trial_id, number, found, factor * float(noise[number]))
-            for number, found in enumerate(loads)
-        ]
+        rows = list[Row]()
+        while loads is not None and (point := climb.next_load(rows, ())) is not None:
+            factor = self._factor(config) * float(np.exp(self.noise.normal(0, NOISE_SD)))
+            rows.append(self._row(config, f"{trial_id}-{len(rows)}", point, loads[point], factor))
+        return rows
 
-    def _predicted(self, config: EngineConfig) -> list[Prediction] | None:
+    def _predicted(self, config: EngineConfig) -> dict[OperatingPoint, Prediction] | None:
         kind = (config.precision, config.parallelism, config.batching)
         if kind not in self._loads:
             study = self._study
-            found = predict_loads(
-                study.model, study.hardware, study.workload, config, study.workload.ladder, self._constants
-            )
+            found = predict_loads(study.model, study.hardware, study.workload, config, self._points, self._constants)
             pool = kv_pool_bytes(study.model, study.hardware, config) / published(study.hardware, "memory_bytes")
-            self._loads[kind] = None if isinstance(found, str) or pool < self._min_pool else found
+            if isinstance(found, str) or pool < self._min_pool:
+                self._loads[kind] = None
+            else:
+                self._loads[kind] = dict(zip(self._points, found, strict=True))
         return self._loads[kind]
 
     def _factor(self, config: EngineConfig) -> float:
@@ -139,19 +142,20 @@ class Truth:
             self._factors[name, value] = float(np.exp(np.random.default_rng(words).normal(0, sd)))
         return self._factors[name, value]
 
-    def _row(self, config: EngineConfig, trial_id: str, number: int, found: Prediction, factor: float) -> Row:
+    def _row(self, config: EngineConfig, row_id: str, point: OperatingPoint, found: Prediction, factor: float) -> Row:
         study = self._study
         return Row(
-            row_id=f"{trial_id}-{number}", trial_id=trial_id, study_id=study.id, case_id="", rendered_hash="",
+            row_id=row_id, trial_id=row_id.partition("-")[0], study_id=study.id, case_id="", rendered_hash="",
             config_hash=config.config_hash, config_json=canonical_json(config.requested()), status=RowStatus.OK,
             evidence=Evidence.MEASURED, throughput_evidence=Evidence.MEASURED, energy_evidence=Evidence.MEASURED,
             boundary=Boundary.GPU, started_utc="", model=study.model.name, weights="checkpoint",
             hardware=study.hardware.name, num_gpus=config.parallelism.num_gpus, engine=config.engine, tool_version="",
             workload=study.workload.name, plan=study.plan.name, isl_tokens=study.workload.isl_tokens,
-            osl_tokens=study.workload.osl_tokens, concurrency=study.workload.concurrency[number],
+            osl_tokens=study.workload.osl_tokens, concurrency=point.concurrency,
             output_tokens_per_s=found.output_tokens_per_s * factor, power_w=found.power_w,
             output_tokens_per_joule=found.output_tokens_per_joule * factor,
             ttft_p99_s=found.ttft_s, tpot_p99_s=found.tpot_s / factor,
+            output_tokens_per_joule_rel_ci95=1.96 * NOISE_SD,
         )  # fmt: skip
 
 
@@ -174,7 +178,7 @@ def run(study: Study, space: Space, truth: Truth, method: Method, num_starts: in
     regret, spent_s = list[float](), list[float]()
     for number, proposal in enumerate(search.proposals()):
         config = proposal.config
-        rows = truth.rows(config, f"{number}")
+        rows = truth.rows(config, f"{number}", Climb.of(study, config, Standing(), search.calibration))
         measured = score(rows, study.slo)
         trial = _trial(study, config, number, measured, rows)
         search.tell(trial, rows)

@@ -54,7 +54,7 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
             progress.trial_began(len(trials), search.num_done, proposal)
             is_final = proposal.proposed_by == BY  # nothing is cut short that is to be reported
             standing = Standing() if is_final else Standing.of(study, trials, rows)
-            climb = Climb.of(study, proposal.config, standing)
+            climb = Climb.of(study, proposal.config, standing, search.calibration)
             trial = run_trial(
                 study, rig, store, proposal.config, number=len(trials), proposed_by=proposal.proposed_by,
                 earlier_rows=proposal.earlier_rows, progress=progress, climb=climb,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pipeline.engine_config import EngineConfig
 from pipeline.grouping import grouped
 from pipeline.record import Row, Trial
+from pipeline.roofline.calibration import Calibration
 from pipeline.roofline.calibration_file import calibration_of
 from pipeline.roofline.predict import predict_loads
 from pipeline.score import score, usable, within
@@ -62,8 +63,16 @@ class Climb:
         return cls(study=study, config=config, ladder=FixedLadder(points=study.workload.ladder, slo=study.slo))
 
     @classmethod
-    def of(cls, study: Study, config: EngineConfig, standing: Standing) -> "Climb":
+    def of(
+        cls, study: Study, config: EngineConfig, standing: Standing, calibration: Calibration | None = None
+    ) -> "Climb":
         """As the search settings want it.
+
+        Args:
+            study: What is held fixed.
+            config: What is measured.
+            standing: The study now.
+            calibration: Constants by which the first load is looked for; else those that the study names.
 
         Raises:
             ConfigError: If the calibration that the study names cannot be read.
@@ -71,7 +80,7 @@ class Climb:
         climb = cls.whole(study, config)
         if study.search.ladder == "adaptive":
             grid = Grid.of(study.workload)
-            ladder = AdaptiveLadder(grid=grid, slo=study.slo, first=first_load(study, config, grid))
+            ladder = AdaptiveLadder(grid=grid, slo=study.slo, first=first_load(study, config, grid, calibration))
             climb = dataclasses.replace(climb, ladder=ladder)
         return dataclasses.replace(climb, budget_s=study.search.ladder_budget_s, standing=standing)
 
@@ -106,7 +115,9 @@ class Climb:
         return f"cannot win: at most {bound.value:.3g} tok/J (bound: {bound.by}), the best so far has {best:.3g}"
 
 
-def first_load(study: Study, config: EngineConfig, grid: Grid) -> OperatingPoint:
+def first_load(
+    study: Study, config: EngineConfig, grid: Grid, calibration: Calibration | None = None
+) -> OperatingPoint:
     """Where the roofline expects the most tokens per joule under the SLO, among the coarse loads.
 
     The lightest where it expects the SLO to be broken at all of them, the middle where there is no model.
@@ -114,8 +125,8 @@ def first_load(study: Study, config: EngineConfig, grid: Grid) -> OperatingPoint
     points = [grid.points[n] for n in sorted(grid.coarse)]
     if study.hardware.kind != "gpu":
         return points[len(points) // 2]
-    load = study.workload
-    found = predict_loads(study.model, study.hardware, load, config, points, calibration_of(study))
+    constants = calibration or calibration_of(study)
+    found = predict_loads(study.model, study.hardware, study.workload, config, points, constants)
     if isinstance(found, str):
         return points[len(points) // 2]
     met = [

@@ -1,4 +1,4 @@
-"""Configs as points for a regression: numbers by their logarithm, choices one by one, all of like size."""
+"""Configs as points for a regression: choices one by one, numbers by their logarithm as well, all of like size."""
 
 import json
 import math
@@ -15,9 +15,9 @@ Array = npt.NDArray[np.float64]
 class Encoding:
     """Columns from what a set of configs sets.
 
-    A key whose values are all numbers gives one column, log2 scaled to [0, 1] over the set, and another that says
-    whether it is set where some leave it to the engine; any other key one column for each of its values. A key that all
-    set alike gives none. A value that the set does not have is no value of its key, and a number outside lies outside.
+    A key gives one column for each of its values, as one limit may be special where its neighbours are alike; where
+    all values are numbers another one, log2 scaled to [0, 1] over the set, half where it is left to the engine. A key
+    that all set alike gives none. A value that the set does not have is none of them, a number outside lies outside.
     """
 
     def __init__(self, configs: Sequence[EngineConfig]) -> None:
@@ -34,9 +34,7 @@ class Encoding:
             if all(_is_number(value) for value in given):
                 logs = [_log(value) for value in given]
                 self._numbers[key] = (min(logs), max(max(logs) - min(logs), 1e-9))
-                self._choices += [(key, "null")] if len(given) < len(values) else []
-            else:
-                self._choices += [(key, text) for text in texts]
+            self._choices += [(key, text) for text in texts]
 
     def __call__(self, configs: Sequence[EngineConfig]) -> Array:
         """One line for each config, one column for each that was found."""

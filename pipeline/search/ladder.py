@@ -14,6 +14,7 @@ from typing import Protocol
 from pipeline.grouping import grouped
 from pipeline.record import Row
 from pipeline.score import meets, misses, usable
+from pipeline.study import Study
 from pipeline.vocabulary import Reason
 from pipeline.workload import CONCURRENCY_GRID, OperatingPoint, Slo, Workload
 
@@ -86,6 +87,11 @@ class Grid:
         return cls(
             points=tuple(points), coarse=frozenset(ends | {n for n, is_double in enumerate(doubled) if is_double})
         )
+
+
+def loads_of(study: Study) -> tuple[OperatingPoint, ...]:
+    """Every load that a start may be measured at, lightest first."""
+    return Grid.of(study.workload).points if study.search.ladder == "adaptive" else study.workload.ladder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from pipeline.roofline.calibration import Calibration
 from pipeline.roofline.calibration_file import calibration_of
 from pipeline.roofline.predict import Prediction, predict_loads
 from pipeline.score import latency_slack, within
+from pipeline.search.ladder import loads_of
 from pipeline.search.second_opinion import NO_OPINION, Opinion, second_opinion
 from pipeline.study import Study
 from pipeline.workload import OperatingPoint
@@ -60,7 +61,9 @@ class Prior:
         self._configs = configs
         self._calibration = calibration
         self._second = second_opinion(study, kinds.values())
+        self._points = loads_of(study)
         self._loads: dict[object, list[Judged]] = {}
+        self._expected: dict[object, list[tuple[float, float]]] = {}
 
     @property
     def is_known(self) -> bool:
@@ -72,16 +75,21 @@ class Prior:
         return _value(self._study, self._judged(config))
 
     def expected(self, config: EngineConfig) -> list[tuple[float, float]]:
-        """Log of tokens per joule and slack (see score.py) at every load; (-inf, inf) where it does not fit.
+        """Log of tokens per joule and slack (see score.py) at every load of `loads_of`; (-inf, inf) if it does not fit.
 
         Without a model nothing is expected: 0 at every load, within the SLO.
         """
         if not self.is_known:
-            return [(0.0, -math.inf)] * len(self._study.workload.ladder)
-        loads = [one.counted for one in self._judged(config)]
+            return [(0.0, -math.inf)] * len(self._points)
+        kind = _kind(config)
+        if kind not in self._expected:
+            self._expected[kind] = self._expect(config)
+        return self._expected[kind]
+
+    def _expect(self, config: EngineConfig) -> list[tuple[float, float]]:
+        loads, slo = [one.counted for one in self._judged(config)], self._study.slo
         if not loads:
-            return [(-math.inf, math.inf)] * len(self._study.workload.ladder)
-        slo = self._study.slo
+            return [(-math.inf, math.inf)] * len(self._points)
         return [(math.log(one.output_tokens_per_joule), latency_slack(one.ttft_s, one.tpot_s, slo)) for one in loads]
 
     def _judged(self, config: EngineConfig) -> list[Judged]:
@@ -97,12 +105,13 @@ class Prior:
         """
         if not self.is_known:
             return []
-        ordered = sorted(self._configs, key=lambda config: (-self.value(config), len(config.knobs)))
+        values = {kind: self.value(config) for kind, config in {_kind(each): each for each in self._configs}.items()}
+        ordered = sorted(self._configs, key=lambda config: (-values[_kind(config)], len(config.knobs)))
         seen = dict[object, int]()
         ranks = []
         for position, config in enumerate(ordered):
             cell = (config.precision, config.parallelism)
-            ranks.append((self.value(config) == 0, seen.setdefault(cell, 0), position, config))
+            ranks.append((values[_kind(config)] == 0, seen.setdefault(cell, 0), position, config))
             seen[cell] += 1
         return [config for *_, config in sorted(ranks, key=lambda item: item[:3])]
 
@@ -140,12 +149,12 @@ def _value(study: Study, loads: Iterable[Judged]) -> float:
 def judged(
     study: Study, config: EngineConfig, second: Opinion = NO_OPINION, calibration: Calibration | None = None
 ) -> list[Judged]:
-    """A config at every load of the study; none where it does not fit."""
-    load, constants = study.workload, calibration or calibration_of(study)
-    found = predict_loads(study.model, study.hardware, load, config, load.ladder, constants)
+    """A config at every load that it may be measured at; none where it does not fit."""
+    points, constants = loads_of(study), calibration or calibration_of(study)
+    found = predict_loads(study.model, study.hardware, study.workload, config, points, constants)
     if isinstance(found, str):
         return []
-    asked = [(study, config, point, ours) for point, ours in zip(load.ladder, found, strict=True)]
+    asked = [(study, config, point, ours) for point, ours in zip(points, found, strict=True)]
     return [Judged(point=one[2], ours=one[3], theirs=second.of(*one), counted=second.counted(*one)) for one in asked]
 
 

@@ -20,7 +20,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from pipeline.axes import bears, stated, without_inert
 from pipeline.engine_config import EngineConfig
 from pipeline.record import Row, Trial
+from pipeline.roofline.calibration import Calibration
 from pipeline.score import score, slack, usable
+from pipeline.search.ladder import loads_of
 from pipeline.search.prior import NoPrior, Prior
 from pipeline.search.proposal import Proposal
 from pipeline.search.recalibration import recalibrated
@@ -69,6 +71,7 @@ class Search:
         self._feasible = {config.config_hash: config for config in space.configs}
         self._baseline = study.baseline or engine_default(space)
         self._prior = prior
+        self._calibration: Calibration | None = None
         self._seeds = {config.config_hash: (config, proposed_by) for config, proposed_by in seeds}
         self._axes = {key: values for key, values in study.axes.items() if len(values) > 1}
         self._rows: dict[str, list[Row]] = {}
@@ -88,6 +91,11 @@ class Search:
     def num_done(self) -> int:
         """Configs that have had their trial."""
         return len(self._tried)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Constants of the model as fitted to the rows so far; None before that."""
+        return self._calibration
 
     def proposals(self) -> Iterator[Proposal]:
         """Configs to measure, one at a time, until the budget or the space is used up; tell each before the next."""
@@ -146,6 +154,7 @@ class Search:
         found = recalibrated(self._study, [row for rows in self._rows.values() for row in rows])
         if found is None:
             return None
+        self._calibration = found.calibration
         self._prior = Prior(self._study, self._space.configs, found.calibration)
         return str(found)
 
@@ -219,7 +228,7 @@ class Search:
             known = elsewhere if settings.sampler == "residual" else ()
             return ResidualSampler(
                 self._distributions(), self._config, self._candidates, self._expected,
-                [point.load for point in self._study.workload.ladder], known, seed=seed,
+                [point.load for point in loads_of(self._study)], known, seed=seed,
             )  # fmt: skip
         if settings.sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)

@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError
 from pipeline.roofline.aiconfigurator import KEY, Answer, Request, at_speed, combined, request, system_of
 from pipeline.roofline.calibration_file import calibration_of
 from pipeline.roofline.predict import Prediction, predict_loads
+from pipeline.search.ladder import loads_of
 from pipeline.study import Study
 from pipeline.workload import OperatingPoint
 
@@ -86,10 +87,10 @@ def second_opinion(study: Study, configs: Iterable[EngineConfig]) -> Opinion:
         return NO_OPINION
     system_of(study.hardware, study.engine.name)
     ours_by_request = dict[tuple[float, Request], Prediction]()
-    load = study.workload
+    load, points = study.workload, loads_of(study)
     for config in configs:
-        found = predict_loads(study.model, study.hardware, load, config, load.ladder, calibration_of(study))
-        for point, ours in zip(load.ladder, () if isinstance(found, str) else found, strict=False):
+        found = predict_loads(study.model, study.hardware, load, config, points, calibration_of(study))
+        for point, ours in zip(points, () if isinstance(found, str) else found, strict=False):
             asked = request(study.model, study.hardware, load, config, ours.running)
             ours_by_request |= {(point.load, asked): ours} if isinstance(asked, Request) else {}
     if not ours_by_request:

@@ -19,13 +19,17 @@ from pipeline.search.encoding import Array
 NOISE_SD = 0.02
 """Of the log of a score: between starts of one config (docs/measurement.md: 0.4 to 2.4 %)."""
 
-RESIDUAL_SD, RESIDUAL_SD_BOUNDS = 0.15, (0.03, 1.0)
-"""Of a log-residual over configs, to begin with, and within which it is fitted: what the model is off by."""
+RESIDUAL_SD, RESIDUAL_SD_BOUNDS = 0.25, (0.12, 1.0)
+"""Of a log-residual over configs, to begin with, and within which it is fitted: what the model is off by. Fewer
+residuals than there are choices agree by chance, so that the fit alone would have it that little is left to learn."""
 
-LENGTH, LENGTH_BOUNDS = 1.0, (0.3, 5.0)
+OWN_SHARE = 0.7
+"""Of that variance, to begin with: what single choices do by themselves; the rest is of choices taken together."""
+
+LENGTH, LENGTH_BOUNDS = 2.0, (1.0, 5.0)
 """Distance at which two configs still tell of each other; configs that differ in one choice are 1 apart."""
 
-MIN_FITTED = 4
+MIN_FITTED = 8
 """Residuals from which on size and reach are fitted, not taken as they are."""
 
 START_SD, START_NOISE_SD = 1.0, 0.3
@@ -81,7 +85,7 @@ def improvement(at: Array, expected: Expected, tried: Tried, best: float) -> Arr
     outcome = np.where(tried.has_started > 0, 0.0, -2.0)  # against +1, what is expected of what fits
     noise_sd = np.full(len(outcome), START_NOISE_SD)
     start, start_sd = _regression(at, tried.at, outcome, noise_sd, START_SD, is_centred=False, is_fitted=False)
-    starts = norm.cdf((fit + start) / np.hypot(0.5, start_sd))
+    starts = norm.cdf((fit + start) / np.hypot(START_NOISE_SD, start_sd))
     log_score = expected.log_score + mean[:, None]
     meets = np.where(np.isneginf(expected.slack), 1.0, norm.cdf(-(expected.slack + late[:, None]) / late_sd[:, None]))
     reference = best if np.isfinite(best) else np.nanmin(np.where(np.isfinite(log_score), log_score, np.nan))
@@ -110,8 +114,9 @@ def _regression(
     level = float(np.mean(known)) if is_centred else 0.0
     is_fitted = is_fitted and len(known) >= MIN_FITTED
     bounds = tuple(bound**2 for bound in RESIDUAL_SD_BOUNDS) if is_fitted else "fixed"
-    own = ConstantKernel(sd**2 / 2, bounds) * DotProduct(0.0, "fixed")
-    joint = ConstantKernel(sd**2 / 2, bounds) * Matern(LENGTH, LENGTH_BOUNDS if is_fitted else "fixed", nu=2.5)
+    own = ConstantKernel(OWN_SHARE * sd**2, bounds) * DotProduct(0.0, "fixed")
+    reach = Matern(LENGTH, LENGTH_BOUNDS if is_fitted else "fixed", nu=2.5)
+    joint = ConstantKernel((1 - OWN_SHARE) * sd**2, bounds) * reach
     optimizer = "fmin_l_bfgs_b" if is_fitted else None
     process = GaussianProcessRegressor(own + joint, alpha=noise_sd**2, optimizer=optimizer)
     with warnings.catch_warnings():

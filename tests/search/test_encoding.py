@@ -23,6 +23,12 @@ def test_numbers_are_as_far_apart_as_their_logarithms() -> None:
     assert at[:, 0].tolist() == pytest.approx([0, 0.25, 0.5, 1])
 
 
+def test_each_number_may_be_special_as_well() -> None:
+    sizes = [config(batching__max_batch_size=size) for size in (64, 128, 256, 1024)]
+    at = Encoding(sizes)(sizes)[:, 1:]
+    assert (at @ at.T).tolist() == pytest.approx(np.eye(4) / 2)
+
+
 def test_configs_that_differ_in_one_choice_are_one_apart() -> None:
     some = [config(engine__knobs__backend=name) for name in ("A", "B", "C")]
     encoding = Encoding(some)
@@ -33,14 +39,14 @@ def test_configs_that_differ_in_one_choice_are_one_apart() -> None:
 
 def test_what_all_share_is_no_column_and_what_some_leave_out_is_one() -> None:
     some = [config(parallelism__tp=2), config(parallelism__tp=2, batching__max_batch_size=64)]
-    assert Encoding(some)(some).shape == (2, 2)
+    assert Encoding(some)(some).shape == (2, 3)
     assert Encoding(some[:1])(some[:1]).shape == (1, 0)
-    assert Encoding(some)([]).shape == (0, 2)
+    assert Encoding(some)([]).shape == (0, 3)
 
 
 def test_a_degree_that_is_left_out_is_one() -> None:
     some = [config(parallelism__tp=8), config(parallelism__tp=8, parallelism__ep=8)]
-    assert Encoding(some)(some).tolist() == [[0.0], [1.0]]
+    assert Encoding(some)(some)[:, 0].tolist() == [0, 1]
 
 
 def test_true_is_no_number_and_zero_lies_below_one() -> None:
