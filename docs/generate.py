@@ -12,10 +12,11 @@ from pipeline.calibrate import calibrate, errors_of_others
 from pipeline.calibrate import usable as usable_points
 from pipeline.cli.bill import J_PER_KWH
 from pipeline.cli.repeatability import LEVELS, case_results, percent, weights_results
-from pipeline.cli.table import label, number, seconds, shared_text
+from pipeline.cli.table import number, seconds
 from pipeline.columns import markdown_table
 from pipeline.compose import compose_conf, groups
 from pipeline.config import load_study
+from pipeline.config_text import label, shared_text
 from pipeline.engine.trtllm.rules import RULES
 from pipeline.engine_config import EngineConfig
 from pipeline.grouping import grouped
