@@ -185,8 +185,8 @@ def _why_none(rows: Sequence[Row], studies: Sequence[str]) -> str:
     reasons = Counter(reason for row in rows for reason in row.reasons)
     said = f": {', '.join(f'{reason} ({count})' for reason, count in reasons.most_common())}" if reasons else ""
     return (
-        f"no valid row in {_listed(studies)}: {len(rows)} invalid{said}; `tpw show {studies[0]}` prints them, "
-        "a longer plan (plan=standard) or a sweep that runs to its end gives valid ones"
+        f"no valid row in {_listed(studies)}: {len(rows)} invalid{said}; `tpw show {studies[0]}` prints "
+        "them; mend the cause, and measure again"
     )
 
 

@@ -69,7 +69,7 @@ def decide(pool: Pool, slo: Slo, asked: Asked) -> Decision:
         num_rows=len(pool.rows),
         conditions=pool.conditions,
         gpu_uuids=pool.gpu_uuids,
-        slo={"name": slo.name, **slo.bounds},
+        slo={key: value for key, value in dataclasses.asdict(slo).items() if value is not None and key != "source"},
         criterion=_criterion(slo, asked.demand),
         basis=basis(winner.candidate),
         is_firm=is_firm,
@@ -116,8 +116,8 @@ def _within(contenders: Sequence[Contender], asked: Asked) -> list[Contender]:
         least = min((of for _, of in fleets), key=lambda of: of.devices)
         raise ConfigError(
             f"--max-devices={limit}: the demand of {least.peak_output_tokens_per_s:.4g} tokens/s takes {least.devices} "
-            f"at least, {least.replicas} replicas of {least.capacity_output_tokens_per_s:.4g} tokens/s, the most that was "
-            "measured under the SLO; ask for less, or give more devices"
+            f"at least, {least.replicas} replicas of {least.capacity_output_tokens_per_s:.4g} tokens/s, their measured "
+            "best under the SLO; ask for less, or give more devices"
         )
     return fit
 

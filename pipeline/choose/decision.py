@@ -129,7 +129,7 @@ class Decision:
     num_rows: int = column("valid rows that were compared")
     conditions: Mapping[str, Any] = column("what all of them share")
     gpu_uuids: tuple[str, ...] = column("the devices they ran on")
-    slo: Mapping[str, Any] = column("name, and each bound by the column that it bounds, seconds")
+    slo: Mapping[str, Any] = column("its name, and what it owes, by the keys of conf/slo")
     criterion: str = column("what was decided by, in words")
     basis: Basis = column("fresh_starts or screening")
     is_firm: bool = column("whether fresh starts call one config the best; `doubts` says what is missing")
@@ -151,7 +151,7 @@ class Decision:
     explanation: Explanation = column("which axes mattered")
     finals_command: str | None = column("measures the fresh starts that are missing; null where none are")
     trial: Trial = dataclasses.field(repr=False, metadata={"meaning": None})
-    """The winner's last start that counts, for who writes its bundle; its `study_json` is the study. Not in the JSON."""
+    """The winner's last start that counts, for who ships it; its `study_json` is the study. Not in the JSON."""
 
 
 def basis(candidate: Candidate) -> Basis:

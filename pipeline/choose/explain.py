@@ -2,8 +2,8 @@
 
 Importance: what a random forest on the axes loses of its R^2 when one axis is shuffled, as a share of what all axes
 lose (permutation importance; Breiman, Machine Learning 45, 2001). Effect: main effects by least squares on log tokens
-per joule, so that a difference is a ratio; the interval of the best value against the mean of the others is Bonferroni's
-over the values it is the best of. A search chose these configs: the effects describe them and are no experiment.
+per joule, so that a difference is a ratio; the best value is set against the mean of the others, with an interval that
+is Bonferroni's for the values it is the best of. A search chose these configs: this describes them, no experiment does.
 """
 
 import json

@@ -22,6 +22,9 @@ HOUR_S = 3600
 J_PER_KWH = 3.6e6
 W_PER_MW = 1e6
 
+ROUNDING = 1e-9
+"""A demand that equals what was measured is neither above nor below it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idle:
@@ -140,7 +143,7 @@ def fleet(
     Raises:
         ConfigError: If an hour leaves replicas below the lightest measured load and no idle power is declared.
     """
-    replicas = math.ceil(demand.peak_tokens_per_s / best.output_tokens_per_s)
+    replicas = _replicas(demand.peak_tokens_per_s, best)
     ladder = [point for point in candidate.points if point.load <= best.load]
     curve = _Curve(ladder, None if idle is None else idle.power_w * candidate.num_gpus)
     hours = [_hour(curve, tokens_per_s, replicas) for tokens_per_s in demand.hours_tokens_per_s]
@@ -149,7 +152,7 @@ def fleet(
     switched = [
         _hour(curve, tokens_per_s, needed).power_w
         for tokens_per_s in demand.hours_tokens_per_s
-        if (needed := math.ceil(tokens_per_s / best.output_tokens_per_s))
+        if (needed := _replicas(tokens_per_s, best))
     ]
     devices = replicas * candidate.num_gpus
     peak_w = max(hour.power_w for hour in hours)
@@ -178,6 +181,10 @@ def fleet(
     )
 
 
+def _replicas(tokens_per_s: float, best: Point) -> int:
+    return math.ceil(tokens_per_s / best.output_tokens_per_s * (1 - ROUNDING))
+
+
 class _Curve:
     """Power of one replica by its tokens per second."""
 
@@ -191,7 +198,7 @@ class _Curve:
 
     def is_below(self, tokens_per_s: float) -> bool:
         """Whether so little was never measured."""
-        return tokens_per_s < self._lightest
+        return tokens_per_s < self._lightest * (1 - ROUNDING)
 
     def power_w(self, tokens_per_s: float) -> float:
         """Watts of one replica.

@@ -107,9 +107,9 @@ class Ranking:
     def take(self) -> tuple[Contender, str]:
         """The one of the tie to serve with, and why.
 
-        Only among those within MARGIN of the best mean, however little the starts can tell. Of these the cheapest, where
-        prices are declared; of equals the one with the fewest devices for the same tokens; then the one that sets the
-        fewest keys; then the one with the most tokens per joule.
+        Only among those within MARGIN of the best mean, however little the starts can tell. Of these the cheapest,
+        where prices are declared; of equals the one with the fewest devices for the same tokens; then the one that sets
+        the fewest keys; then the one with the most tokens per joule.
         """
         if len(self.ranked) == 1:
             return self.ranked[0], "the only config that can be compared"

@@ -92,7 +92,7 @@ def _title(decision: Decision) -> str:
     engines = " ".join(
         f"{key.rpartition('.')[2]} {value}" for key, value in held.items() if key.startswith("engine_version.")
     )
-    bounds = ", ".join(f"{key} at most {value:g}" for key, value in decision.slo.items() if key != "name")
+    bounds = ", ".join(f"{key}={value:g}" for key, value in decision.slo.items() if key != "name")
     return (
         f"{held['model']} on {held['gpu_name'] or held['hardware']}, {engines}, {held['workload']}, "
         f"slo={decision.slo['name']}{f' ({bounds})' if bounds else ''}; evidence={held['evidence']}, "
@@ -160,8 +160,8 @@ def _fleet_lines(decision: Decision, fleet: Fleet) -> Iterator[str]:
     utility = "" if provisioned is None else f", {number(provisioned)} per MW provisioned (conf/hardware, all-in)"
     yield (
         f"  {number(fleet.mean_power_w / 1e3)} kW on average, boundary={decision.conditions['boundary']}: "
-        f"{number(fleet.energy_kwh_per_day)} kWh a day ({number(fleet.energy_kwh_per_day_switched)} if replicas that an "
-        "hour does not need were off)"
+        f"{number(fleet.energy_kwh_per_day)} kWh a day ({number(fleet.energy_kwh_per_day_switched)} if replicas were "
+        "off in hours that do not need them)"
     )
     yield (
         f"  {number(fleet.output_tokens_per_joule)} tok/J over the day; in the busiest hour "

@@ -1,5 +1,6 @@
 """`tpw choose`: the config to serve with, from stored rows, under an SLO and for a demand."""
 
+import dataclasses
 import fnmatch
 import json
 from collections.abc import Sequence
@@ -71,8 +72,10 @@ def choose(  # noqa: PLR0913, PLR0917  # an option each
         max_devices=max_devices,
     )
     decision = decide(pool, owed([study.slo for study in held], slo, bounds), asked)
+    if decision.finals_command is not None and results_dir != Path("results"):
+        decision = dataclasses.replace(decision, finals_command=f"{decision.finals_command} results_dir={results_dir}")
     if out is not None:
-        check_production(decision, allow_random_weights=allow_random_weights)
+        check_production(decision, store, allow_random_weights=allow_random_weights)
         write_decision(out, decision)
     if as_json:
         print(json.dumps(decision_json(decision), indent=1))
