@@ -57,6 +57,7 @@ REFERENCE = {
 """Model, weights, batch -> tokens/s, board watts; one H100, real weights: ML.ENERGY leaderboard v3, vLLM 0.11.1."""
 
 
+@cache
 def generated() -> dict[Path, str]:
     """Every generated document with what it should hold."""
     columns = (

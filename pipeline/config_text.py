@@ -20,7 +20,7 @@ def varying_keys(configs: Collection[str]) -> set[str]:
 
 @lru_cache(maxsize=4)  # of thousands of configs it takes a second, and every line asks
 def _varying_keys(configs: frozenset[str]) -> set[str]:
-    chosen = [config for config in configs if not _is_default(config)] or list(configs)
+    chosen = [config for config in configs if not is_default(config)] or list(configs)
     keys = {key for config in configs for key in json.loads(config)}
     values = {key: {canonical_json(json.loads(config).get(key)) for config in chosen} for key in keys}
     for config in configs:
@@ -32,16 +32,16 @@ def _varying_keys(configs: frozenset[str]) -> set[str]:
 def label(config: str, configs: Collection[str]) -> str:
     """What tells one config from the others, and whether it leaves to the engine what the others set."""
     text = config_text(config, varying_keys(configs)) or "as above"
-    leaves = _is_default(config) and not all(map(_is_default, configs))
+    leaves = is_default(config) and not all(map(is_default, configs))
     return f"{text}, else engine default" if leaves else text
 
 
-def _is_default(config: str) -> bool:
+def is_default(config: str) -> bool:
     """Whether a config sets nothing but what must be chosen: precision and parallelism."""
     return all(key.startswith(("precision.", "parallelism.")) for key in json.loads(config))
 
 
 def shared_text(configs: Collection[str]) -> str:
     """The settings that configs share, where they set them."""
-    fullest = max(configs, key=lambda config: (not _is_default(config), len(json.loads(config))))
+    fullest = max(configs, key=lambda config: (not is_default(config), len(json.loads(config))))
     return config_text(fullest, json.loads(fullest).keys() - varying_keys(configs))

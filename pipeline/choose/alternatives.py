@@ -11,12 +11,12 @@ Label = Callable[[str], str]
 
 
 def front(found: Sequence[Candidate], slo: Slo, label: Label) -> tuple[FrontPoint, ...]:
-    """Loads that no other load of any config beats in both; the most tokens per joule first."""
+    """Loads under the SLO that no other load of any config beats in both; the most tokens per joule first."""
     points = [
         (point.output_tokens_per_joule, per_user, each, point)
         for each in found
         for point in each.points
-        if (per_user := point.mean("output_tokens_per_s_per_user")) is not None
+        if point.meets(slo) and (per_user := point.mean("output_tokens_per_s_per_user")) is not None
     ]
     front, fastest = [], 0.0
     for tokens_per_joule, per_user, each, point in sorted(points, key=lambda item: (-item[0], -item[1])):
@@ -29,7 +29,6 @@ def front(found: Sequence[Candidate], slo: Slo, label: Label) -> tuple[FrontPoin
                     load=point.rows[0].load_text,
                     output_tokens_per_joule=tokens_per_joule,
                     output_tokens_per_s_per_user=per_user,
-                    meets_slo=point.meets(slo),
                     basis=basis(each),
                 )
             )

@@ -202,7 +202,11 @@ def _command(pool: Pool, ranking: Ranking, winner: Contender, slo: Slo) -> str |
 
 def _doubts(pool: Pool, ranking: Ranking, winner: Contender, slo: Slo, say: _Sayer) -> list[str]:
     """What keeps the decision from being firm, or its reader from taking it further than it goes."""
-    found = []
+    first, found = pool.rows[0], list[str]()
+    if first.evidence is Evidence.MODELLED:
+        return [
+            "evidence=modelled: no server ran, and the model is off by more than such configs differ (docs/model.md)"
+        ]
     if not winner.candidate.is_fresh:
         found.append("screening only: one start of each config, which nominates and does not decide")
     elif winner.candidate.num_starts < MIN_ROUNDS:
@@ -217,11 +221,10 @@ def _doubts(pool: Pool, ranking: Ranking, winner: Contender, slo: Slo, say: _Say
         found.append("the SLO is met by the percentiles seen; bounds on them (95 %) do not prove it yet")
     if len({len(row.gpu_uuids) for row in pool.rows}) > 1:
         found.append("configs ran on different numbers of the same cards, and cards differ by up to 8 %")
-    evidence = pool.rows[0].evidence
-    if evidence is not Evidence.MEASURED:
-        found.append(f"evidence={evidence}: nothing here is a measured energy")
-    if pool.rows[0].weights != "checkpoint":
-        found.append(f"weights={pool.rows[0].weights}: says nothing of the trained model, and is not for production")
+    if first.evidence is not Evidence.MEASURED:
+        found.append(f"evidence={first.evidence}: nothing here is a measured energy")
+    if first.weights != "checkpoint":
+        found.append(f"weights={first.weights}: says nothing of the trained model, and is not for production")
     return found
 
 

@@ -76,14 +76,13 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FrontPoint:
-    """One load of a config that no other beats in both tokens per joule and tokens/s per user."""
+    """One load of a config under the SLO that no other beats in both tokens per joule and tokens/s per user."""
 
     label: str = column("the config")
     config_hash: str = column("its identity")
     load: str = column("the load")
     output_tokens_per_joule: float = column("there")
     output_tokens_per_s_per_user: float = column("there")
-    meets_slo: bool = column("whether every window there does")
     basis: Basis = column("fresh_starts or screening")
 
 
@@ -140,7 +139,9 @@ class Decision:
     detectable: float = column("smallest relative difference that shows between two of the compared configs")
     detectable_basis: str = column("where that comes from")
     runner_up: Comparison | None = column("the best other config; null where there is one config")
-    front: tuple[FrontPoint, ...] = column("Pareto front of tokens per joule and tokens/s per user, all loads")
+    front: tuple[FrontPoint, ...] = column(
+        "Pareto front of tokens per joule and tokens/s per user, all loads under the SLO"
+    )
     throughput: ThroughputPick = column("what would be picked for throughput")
     limit: Limit = column("which constraint binds, and what relaxing it would gain")
     fleet: Fleet | None = column("replicas, power and cost of the winner; null without a demand")

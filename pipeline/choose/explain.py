@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,8 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
 from pipeline.columns import column
-from pipeline.engine_config import Value, split_key
+from pipeline.config_text import is_default
+from pipeline.engine_config import Value, canonical_json, split_key
 
 MIN_CONFIGS = 8
 """Fewer say nothing of an axis that a single lucky config would not."""
@@ -27,7 +29,7 @@ MIN_CONFIGS = 8
 MIN_DF = 3
 """Configs beyond the number of effects; with fewer an interval is too wide to mean anything."""
 
-NUM_TREES, NUM_SHUFFLES = 200, 10
+NUM_TREES, NUM_SHUFFLES = 100, 10
 
 Array = npt.NDArray[np.float64]
 
@@ -50,7 +52,7 @@ class Axis:
 class Explanation:
     """Which axes mattered, the most important first; or why that cannot be told."""
 
-    num_configs: int = column("configs with a valid load under the SLO")
+    num_configs: int = column("configs with a valid load under the SLO, the engine's default left out")
     forest_r2: float | None = column("R^2 of the forest on configs it was not shown (out of bag)")
     axes: tuple[Axis, ...] = column("those that vary, the most important first")
     sentences: tuple[str, ...] = column("the same in words")
@@ -58,7 +60,13 @@ class Explanation:
 
 
 def explain(configs: Sequence[Mapping[str, Value]], log_values: Sequence[float]) -> Explanation:
-    """Explain log tokens per joule by what configs set, keyed by conf path."""
+    """Explain log tokens per joule by what configs set, keyed by conf path.
+
+    One that leaves all to the engine where others do not differs from them in every axis at once, and is left out.
+    """
+    told = [not is_default(canonical_json(config)) for config in configs]
+    if any(told):
+        configs, log_values = list(compress(configs, told)), list(compress(log_values, told))
     filled = [{f"parallelism.{name}": 1 for name in ("pp", "cp", "ep")} | dict(config) for config in configs]
     levels = _levels(filled)
     num_effects = 1 + sum(len(values) - 1 for values in levels.values())

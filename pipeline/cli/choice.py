@@ -16,6 +16,9 @@ from pipeline.engine_config import canonical_json
 NARROW_COLUMNS = 110
 """A terminal below this width has no room for the columns that a wide one adds."""
 
+MAX_SHOWN = 8
+"""Lines of the first table; a tie can be of dozens of configs."""
+
 
 def print_decision(decision: Decision, console: Console) -> None:
     """Print it."""
@@ -47,7 +50,9 @@ def _choices(decision: Decision, *, is_wide: bool) -> Table:
     more = ("tok/s/user", "TTFT p99", "TPOT p99", "W", "devices", "starts") if is_wide else ("W", "starts")
     day = () if decision.fleet is None else ("day tok/J",)
     table = _table(_title(decision), 2, "", "config", "load", "tok/J", "±95 %", *day, "tok/s", *more)
-    for role, choice in _roles(decision):
+    roles = list(_roles(decision))
+    table.caption = f"and {len(roles) - MAX_SHOWN} more" if len(roles) > MAX_SHOWN else None
+    for role, choice in roles[:MAX_SHOWN]:
         table.add_row(
             role, choice.label, *_figures(choice, is_wide=is_wide), style="green" if role == "chosen" else None
         )
@@ -136,12 +141,11 @@ def _percent(ratio: float) -> str:
 
 
 def _front(decision: Decision) -> Table:
-    title = "Pareto front: no other load of any config has more of both"
-    table = _table(title, 1, "config", "load", "tok/J", "tok/s/user", "SLO", "starts")
+    title = "Pareto front under the SLO: no other load of any config has more of both"
+    table = _table(title, 1, "config", "load", "tok/J", "tok/s/user", "starts")
     for point in decision.front:
-        met = "met" if point.meets_slo else "missed"
         figures = number(point.output_tokens_per_joule), number(point.output_tokens_per_s_per_user)
-        table.add_row(point.label, point.load, *figures, met, "fresh" if point.basis == "fresh_starts" else "screening")
+        table.add_row(point.label, point.load, *figures, "fresh" if point.basis == "fresh_starts" else "screening")
     return table
 
 

@@ -58,3 +58,9 @@ def test_noise_alone_is_not_explained() -> None:
     assert found.forest_r2 is not None
     assert found.forest_r2 <= 0
     assert len(found.sentences) == 1
+
+
+def test_the_default_that_differs_in_every_axis_is_left_out() -> None:
+    configs, values = tried(30)
+    found = explain([*configs, {"precision.weights": "fp8"}], [*values, 5.0])
+    assert found == explain(configs, values)
