@@ -30,7 +30,7 @@ class Point:
     """One load of a config: geometric means over the starts that measured it, of windows within each.
 
     Attributes:
-        rows: Every valid window at this load that counts.
+        rows: Every valid window at this load that counts, those of the last start last.
         log_scores: Log of tokens per joule by start, read off its smooth curve (score.py).
         output_tokens_per_s: Of one replica.
         power_w: Of one replica.
@@ -45,6 +45,11 @@ class Point:
     def load(self) -> float:
         """How heavy it is."""
         return self.rows[0].load
+
+    @property
+    def num_starts(self) -> int:
+        """Independent starts that measured it."""
+        return len(self.log_scores)
 
     @property
     def output_tokens_per_joule(self) -> float:
@@ -78,8 +83,7 @@ class Candidate:
         config: What it is.
         config_json: The same as stored.
         rendered_hash: Of what was started: two renderings of one config are two candidates.
-        trials: The starts that count, the first one first.
-        is_fresh: Whether these are fresh starts; else they are one screening.
+        is_fresh: Whether its rows are of fresh starts; else they are one screening.
         points: Its ladder, lightest first; loads that enough of the starts measured.
         invalid: Its rows that do not count.
     """
@@ -87,7 +91,6 @@ class Candidate:
     config: EngineConfig
     config_json: str
     rendered_hash: str
-    trials: tuple[Trial, ...]
     is_fresh: bool
     points: tuple[Point, ...]
     invalid: tuple[Row, ...]
@@ -101,11 +104,6 @@ class Candidate:
     def num_gpus(self) -> int:
         """Devices of one replica; of a CPU, one machine."""
         return max(1, self.points[0].rows[0].num_gpus)
-
-    @property
-    def num_starts(self) -> int:
-        """Independent starts that its value rests on."""
-        return len(self.trials) if self.is_fresh else 1
 
     def best(self, slo: Slo) -> Point | None:
         """The load with the most tokens per joule among those that meet an SLO; None where none does."""
@@ -140,12 +138,10 @@ def _candidate(rows: Sequence[Row], invalid: Sequence[Row], trials: Mapping[str,
     by_trial = grouped(rows, attrgetter("trial_id"))
     fresh = {key: own for key, own in by_trial.items() if _is_fresh(trials[key])}
     starts = list(fresh.values()) if fresh else [list(rows)]
-    counted = fresh or by_trial
     return Candidate(
         config=EngineConfig.from_axes(rows[0].engine, json.loads(rows[0].config_json)),
         config_json=rows[0].config_json,
         rendered_hash=rows[0].rendered_hash,
-        trials=tuple(sorted((trials[key] for key in counted), key=attrgetter("started_utc"))),
         is_fresh=bool(fresh),
         points=_points(starts),
         invalid=tuple(invalid),

@@ -17,7 +17,7 @@ from pipeline.choose.finals_command import finals_command
 from pipeline.choose.fleet import Idle, Prices, fleet
 from pipeline.choose.limit import limit, nearest
 from pipeline.choose.ranking import Contender, Ranking, rank
-from pipeline.config_text import config_text, label
+from pipeline.config_text import label
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.multiple_comparison import half_width
 from pipeline.neighbours import cross_row_warnings
@@ -55,10 +55,10 @@ def decide(pool: Pool, slo: Slo, asked: Asked) -> Decision:
     winner, why = ranking.take()
     say = _Sayer(found, ranking, slo, cross_row_warnings(pool.rows))
     others = [each for each in ranking.ranked if each is not winner]
-    is_firm = len(ranking.tied) == 1 and ranking.is_told and not ranking.nominated
+    is_firm = len(ranking.ranked) > 1 and len(ranking.tied) == 1 and ranking.is_told and not ranking.nominated
     doubts = _doubts(pool, ranking, winner, slo, say)
     command = None
-    if not is_firm and _can_start(pool):
+    if not is_firm and _can_start(pool) and (len(ranking.ranked) > 1 or winner.best.num_starts < MIN_ROUNDS):
         try:
             command = _command(pool, ranking, winner, slo)
         except PipelineError as error:
@@ -90,7 +90,7 @@ def decide(pool: Pool, slo: Slo, asked: Asked) -> Decision:
             [each.config.requested() for each, _ in fit], [math.log(best.output_tokens_per_joule) for _, best in fit]
         ),
         finals_command=command,
-        trial=winner.candidate.trials[-1],
+        trial=pool.trials[winner.best.rows[-1].trial_id],
     )
 
 
@@ -134,14 +134,13 @@ class _Sayer:
         self._slo, self._warnings = slo, warnings
 
     def label(self, config_json: str) -> str:
-        """What tells a config from the others; all of it where there is one."""
+        """What tells a config from the others."""
         configs = self._configs | {config_json}
-        return label(config_json, configs) if len(configs) > 1 else config_text(config_json)
+        return label(config_json, configs) if len(configs) > 1 else "the only config"
 
     def choice(self, contender: Contender) -> Choice:
         """A contender at its best load."""
         candidate, best, of = contender.candidate, contender.best, contender.fleet
-        last = candidate.trials[-1]
         met = [slo_met(row, self._slo) for row in best.rows]
         return Choice(
             label=self.label(candidate.config_json),
@@ -149,11 +148,11 @@ class _Sayer:
             config=json.loads(candidate.config_json),
             config_hash=candidate.config.config_hash,
             rendered_hash=candidate.rendered_hash,
-            study_id=last.study_id,
-            trial_ids=tuple(trial.trial_id for trial in candidate.trials),
+            study_id=best.rows[-1].study_id,
+            trial_ids=tuple(dict.fromkeys(row.trial_id for row in best.rows)),
             row_ids=tuple(row.row_id for row in best.rows),
             basis=basis(candidate),
-            num_starts=candidate.num_starts,
+            num_starts=best.num_starts,
             num_devices=candidate.num_gpus,
             load=best.rows[0].load_text,
             output_tokens_per_joule=best.output_tokens_per_joule,
@@ -193,7 +192,7 @@ def _can_start(pool: Pool) -> bool:
 
 def _command(pool: Pool, ranking: Ranking, winner: Contender, slo: Slo) -> str | None:
     """What measures the fresh starts that are missing; None of a server that someone else started."""
-    study = study_of(winner.candidate.trials[-1])
+    study = study_of(pool.trials[winner.best.rows[-1].trial_id])
     if study.engine.name == "attached":
         return None
     trials = [trial for trial in pool.trials.values() if trial.study_id == study.id]
@@ -209,8 +208,10 @@ def _doubts(pool: Pool, ranking: Ranking, winner: Contender, slo: Slo, say: _Say
         ]
     if not winner.candidate.is_fresh:
         found.append("screening only: one start of each config, which nominates and does not decide")
-    elif winner.candidate.num_starts < MIN_ROUNDS:
+    elif winner.best.num_starts < MIN_ROUNDS:
         found.append("one fresh start: what another start would give is unknown")
+    if len(ranking.ranked) == 1:
+        found.append("one config that can be compared: it is the best of nothing")
     if len(ranking.tied) > 1:
         found.append(f"a tie of {len(ranking.tied)}: none is known to be better")
     found += [

@@ -43,7 +43,7 @@ class Choice:
     config_hash: str = column("its identity")
     rendered_hash: str = column("hash of the files, argv and environment that were started")
     study_id: str = column("study of its last start that counts")
-    trial_ids: tuple[str, ...] = column("the starts that its figures rest on")
+    trial_ids: tuple[str, ...] = column("the starts that its figures rest on, the last one last")
     row_ids: tuple[str, ...] = column("their windows at this load")
     basis: Basis = column("fresh_starts, or screening: one start, which nominates and does not decide")
     num_starts: int = column("independent starts")

@@ -94,8 +94,10 @@ class Ranking:
         """Where tie set, detectable difference and intervals come from."""
         if not self.is_told:
             return ASSUMED
-        num_starts = sum(map(len, self._values.values()))
-        return f"multiple comparison with the best (Hsu), {num_starts} fresh starts of {len(self.ranked)} configs"
+        said = f"{sum(map(len, self._values.values()))} fresh starts"
+        if len(self.ranked) == 1:
+            return f"the spread of {said}"
+        return f"multiple comparison with the best (Hsu), {said} of {len(self.ranked)} configs"
 
     def ratio(self, one: Contender, other: Contender) -> Ratio:
         """One against another, both ranked."""

@@ -37,7 +37,9 @@ def choose(  # noqa: PLR0913, PLR0917  # an option each
     usd_per_device_h: Annotated[float | None, typer.Option(help="declared price of a GPU-hour")] = None,
     usd_per_kwh: Annotated[float | None, typer.Option(help="declared price of electricity; needs --pue")] = None,
     pue: Annotated[float | None, typer.Option(help="declared facility power / IT power")] = None,
-    allow_random_weights: Annotated[bool, typer.Option(help="let rows of random weights go to production")] = False,
+    allow_random_weights: Annotated[
+        bool, typer.Option("--allow-random-weights", help="let rows of random weights go to production")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="folder for what was chosen; must not be there yet")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the decision as JSON (docs/choose.md)")] = False,
     results_dir: Annotated[Path, typer.Option("--results", help="results folder")] = Path("results"),

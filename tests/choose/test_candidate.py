@@ -19,11 +19,11 @@ def test_fresh_starts_count_alone_where_there_are_some() -> None:
     pools = Pools()
     pools.start(ONE, steady(2.0), by="residual")
     lucky = only(pools)
-    assert (lucky.is_fresh, lucky.num_starts) == (False, 1)
+    assert (lucky.is_fresh, lucky.points[0].num_starts) == (False, 1)
     pools.starts(ONE, (1.0, 1.02))
     pools.start(ONE, steady(1.01), by=REPEAT)
     found = only(pools)
-    assert (found.is_fresh, found.num_starts, len(found.trials)) == (True, 3, 3)
+    assert (found.is_fresh, found.points[0].num_starts) == (True, 3)
     assert found.points[-1].output_tokens_per_joule == pytest.approx(1.01, rel=1e-3)
 
 
@@ -32,7 +32,7 @@ def test_the_rows_of_an_interrupted_start_and_of_the_next_are_one_screening() ->
     pools.start(ONE, {8: (1.0, 100.0)}, by="prior", status=TrialStatus.INTERRUPTED)
     pools.start(ONE, {64: (2.0, 200.0)}, by="prior")
     found = only(pools)
-    assert (found.num_starts, [point.load for point in found.points]) == (1, [8, 64])
+    assert [(point.load, point.num_starts) for point in found.points] == [(8, 1), (64, 1)]
     pools = Pools()
     pools.start(ONE, steady(1.0), status=TrialStatus.INTERRUPTED)
     assert not only(pools).is_fresh
@@ -63,7 +63,7 @@ def test_a_failed_fresh_start_rules_a_config_out_and_a_failed_screening_does_not
     pools = Pools()
     pools.starts(ONE, (1.0, 1.0))
     pools.start(ONE, {}, by="prior", status=TrialStatus.HUNG)
-    assert only(pools).num_starts == 2
+    assert only(pools).points[0].num_starts == 2
     pools.start(ONE, {}, status=TrialStatus.OUT_OF_MEMORY)
     found, (out,) = candidates(pools.pool)
     assert not found
