@@ -48,7 +48,7 @@ def _table(title: str, left: int, *names: str) -> Table:
 def _choices(decision: Decision, *, is_wide: bool) -> Table:
     """The winner, the tie, the runner-up."""
     more = ("tok/s/user", "TTFT p99", "TPOT p99", "W", "devices", "starts") if is_wide else ("W", "starts")
-    day = () if decision.fleet is None else ("day tok/J",)
+    day = () if decision.fleet is None else ("day tok/J", *(("$/Mtok",) if decision.fleet.cost_formula else ()))
     table = _table(_title(decision), 2, "", "config", "load", "tok/J", "±95 %", *day, "tok/s", *more)
     roles = list(_roles(decision))
     table.caption = f"and {len(roles) - MAX_SHOWN} more" if len(roles) > MAX_SHOWN else None
@@ -75,8 +75,8 @@ def _roles(decision: Decision) -> Iterator[tuple[str, Choice]]:
 def _figures(choice: Choice, *, is_wide: bool) -> list[str]:
     ci = "-" if choice.rel_ci95 is None else f"{100 * choice.rel_ci95:.1f} %"
     starts = str(choice.num_starts) if choice.basis == "fresh_starts" else "screening"
-    of_day = choice.fleet_output_tokens_per_joule
-    day = [] if of_day is None else [number(of_day)]
+    of_day = (choice.fleet_output_tokens_per_joule, choice.usd_per_million_output_tokens)
+    day = [number(value) for value in of_day if value is not None]
     first = [choice.load, number(choice.output_tokens_per_joule), ci, *day, number(choice.output_tokens_per_s)]
     if not is_wide:
         return [*first, number(choice.power_w), starts]
@@ -111,7 +111,8 @@ def _lines(decision: Decision) -> Iterator[str]:
     winner, pick = decision.winner, decision.throughput
     said = "chosen" if decision.is_firm else "chosen for now"
     yield f"{said}, by {decision.criterion}: {config_text(canonical_json(winner.config))}"
-    yield f"  of a tie of {len(decision.tie_set)}: {decision.why}" if len(decision.tie_set) > 1 else f"  {decision.why}"
+    is_tie = len(decision.tie_set) > 1
+    yield f"  of a tie of {len(decision.tie_set)}, this one: {decision.why}" if is_tie else f"  {decision.why}"
     yield (f"  differences from {100 * decision.detectable:.1f} % on show ({decision.detectable_basis})")
     if decision.runner_up is not None:
         yield f"runner-up: {_compared(decision.runner_up)}"

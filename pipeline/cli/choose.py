@@ -40,7 +40,9 @@ def choose(  # noqa: PLR0913, PLR0917  # an option each
     allow_random_weights: Annotated[
         bool, typer.Option("--allow-random-weights", help="let rows of random weights go to production")
     ] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="folder for what was chosen; must not be there yet")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="new folder for what was chosen, say engines/production/NAME")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the decision as JSON (docs/choose.md)")] = False,
     results_dir: Annotated[Path, typer.Option("--results", help="results folder")] = Path("results"),
 ) -> None:
