@@ -55,10 +55,9 @@ def decide(pool: Pool, slo: Slo, asked: Asked) -> Decision:
     winner, why = ranking.take()
     say = _Sayer(found, ranking, slo, cross_row_warnings(pool.rows))
     others = [each for each in ranking.ranked if each is not winner]
-    is_firm = len(ranking.ranked) > 1 and len(ranking.tied) == 1 and ranking.is_told and not ranking.nominated
     doubts = _doubts(pool, ranking, winner, slo, say)
     command = None
-    if not is_firm and _can_start(pool) and (len(ranking.ranked) > 1 or winner.best.num_starts < MIN_ROUNDS):
+    if not ranking.is_firm and _can_start(pool) and (not ranking.is_alone or winner.best.num_starts < MIN_ROUNDS):
         try:
             command = _command(pool, ranking, winner, slo)
         except PipelineError as error:
@@ -72,7 +71,7 @@ def decide(pool: Pool, slo: Slo, asked: Asked) -> Decision:
         slo={key: value for key, value in dataclasses.asdict(slo).items() if value is not None and key != "source"},
         criterion=_criterion(slo, asked.demand),
         basis=basis(winner.candidate),
-        is_firm=is_firm,
+        is_firm=ranking.is_firm,
         doubts=tuple(doubts),
         winner=say.choice(winner),
         why=why,
@@ -210,7 +209,7 @@ def _doubts(pool: Pool, ranking: Ranking, winner: Contender, slo: Slo, say: _Say
         found.append("screening only: one start of each config, which nominates and does not decide")
     elif winner.best.num_starts < MIN_ROUNDS:
         found.append("one fresh start: what another start would give is unknown")
-    if len(ranking.ranked) == 1:
+    if ranking.is_alone:
         found.append("one config that can be compared: it is the best of nothing")
     if len(ranking.tied) > 1:
         found.append(f"a tie of {len(ranking.tied)}: none is known to be better")

@@ -138,7 +138,9 @@ class Decision:
     tie_set: tuple[Choice, ...] = column("configs of which none is known to be better, the winner among them")
     detectable: float = column("smallest relative difference that shows between two of the compared configs")
     detectable_basis: str = column("where that comes from")
-    runner_up: Comparison | None = column("the best other config; null where there is one config")
+    runner_up: Comparison | None = column(
+        "the best other config with fresh starts, of screenings another; null without one"
+    )
     front: tuple[FrontPoint, ...] = column(
         "Pareto front of tokens per joule and tokens/s per user, all loads under the SLO"
     )

@@ -74,6 +74,7 @@ class Ranking:
     Attributes:
         ranked: Those with fresh starts, where there are any; else all.
         nominated: Those without fresh starts that look as good as the best with them.
+        beaten: The rest: without fresh starts, and below that even so.
         tied: Of `ranked`, those of which none is known to be better.
         is_told: Whether the starts themselves tell the spread; else MARGIN does.
         detectable: Smallest relative difference that shows.
@@ -81,6 +82,7 @@ class Ranking:
 
     ranked: tuple[Contender, ...]
     nominated: tuple[Contender, ...]
+    beaten: tuple[Contender, ...]
     tied: tuple[Contender, ...]
     is_told: bool
     detectable: float
@@ -88,6 +90,16 @@ class Ranking:
     @property
     def _values(self) -> Mapping[str, Sequence[float]]:
         return {each.key: each.log_values for each in self.ranked}
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is nothing to compare with."""
+        return len(self.ranked) + len(self.nominated) + len(self.beaten) == 1
+
+    @property
+    def is_firm(self) -> bool:
+        """Whether fresh starts call one config the best, of those too that even a screening shows below."""
+        return len(self.tied) == 1 and self.is_told and not self.nominated and not self.is_alone
 
     @property
     def basis(self) -> str:
@@ -114,7 +126,7 @@ class Ranking:
         the fewest keys; then the one with the most tokens per joule.
         """
         if len(self.ranked) == 1:
-            return self.ranked[0], "the only config that can be compared"
+            return self.ranked[0], "the only config" if self.is_alone else "the only config with fresh starts"
         if len(self.tied) == 1:
             return self.tied[0], "no other config is known or likely to be as good"
         near, why = [each for each in self.tied if each.value >= self.tied[0].value + math.log(1 - MARGIN)], list[str]()
@@ -155,15 +167,14 @@ def rank(contenders: Sequence[Contender]) -> Ranking:
     values = {each.key: each.log_values for each in ranked}
     may_be_best = {each.name for each in compare(values) if each.may_be_best} if fresh else set[str]()
     apart = detectable_among(values) if fresh else None
+    best = ranked[0].value
+    others = [each for each in ordered if each not in ranked]
     return Ranking(
         ranked=tuple(ranked),
-        nominated=tuple(
-            each for each in ordered if each not in ranked and each.value >= ranked[0].value + math.log(1 - MARGIN)
-        ),
+        nominated=tuple(each for each in others if each.value >= best + math.log(1 - MARGIN)),
+        beaten=tuple(each for each in others if each.value < best + math.log(1 - MARGIN)),
         tied=tuple(
-            each
-            for each in ranked
-            if (each.key in may_be_best if may_be_best else each.value >= ranked[0].value - SINGLE_LOG)
+            each for each in ranked if (each.key in may_be_best if may_be_best else each.value >= best - SINGLE_LOG)
         ),
         is_told=apart is not None,
         detectable=math.expm1(SINGLE_LOG if apart is None else apart),

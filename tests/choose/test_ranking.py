@@ -50,6 +50,16 @@ def test_a_screening_only_nominates_beside_fresh_starts() -> None:
     pools.start(config(8), steady(0.7), by="residual")
     found = ranking(pools)
     assert (tps(found.ranked), tps(found.nominated), tps(found.tied)) == ([1, 2], [4], [1])
+    assert (tps(found.beaten), found.is_firm) == ([8], False)
+
+
+def test_fresh_starts_of_one_config_are_firm_where_screenings_are_below() -> None:
+    pools = Pools().starts(config(1), (1.0, 1.01))
+    assert ranking(pools).is_alone
+    assert not ranking(pools).is_firm
+    pools.start(config(2), steady(0.9), by="residual")
+    found = ranking(pools)
+    assert (found.is_firm, found.take()[1]) == (True, "the only config with fresh starts")
 
 
 def test_of_a_tie_the_one_with_the_fewest_devices_for_the_same_tokens_is_taken() -> None:
