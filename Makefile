@@ -8,7 +8,7 @@ OPENVINO := .venv-openvino/.installed
 OVERRIDES = model=$(MODEL) $(if $(HARDWARE),hardware=$(HARDWARE)) $(if $(WORKLOAD),workload=$(WORKLOAD)) \
 	$(if $(SLO),slo=$(SLO)) $(if $(BUDGET),search.budget_trials=$(BUDGET)) $(if $(STUDY),study=$(STUDY)) $(ARGS)
 
-.PHONY: help setup sweep plan doctor show test check docs bench-load bench-coverage bench-model bench-search crosscheck verify format lock clean
+.PHONY: help setup sweep plan doctor show choose test check docs bench-load bench-coverage bench-model bench-search crosscheck verify format lock clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -38,6 +38,9 @@ doctor: $(VENV)  ## what this machine lacks for a study, and what to do; without
 
 show: $(VENV)  ## the results of the latest study, from its rows
 	.venv/bin/tpw show $(STUDY)
+
+choose: $(VENV)  ## the config to serve with, from the rows of STUDY under SLO; ARGS='--tokens-per-s 50000 --profile diurnal'
+	.venv/bin/tpw choose $(STUDY) $(if $(SLO),--slo $(SLO)) $(ARGS)
 
 test: setup  ## all tests
 	.venv/bin/pytest

@@ -1,21 +1,27 @@
 """Regenerate what the documents say from rows and from the code: `make docs`; a test fails when they are stale."""
 
+import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from statistics import fmean
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from bench.model import POINTS, Points, floor, leave_one_model_out, order, read_points
 from pipeline.bill import bill
 from pipeline.calibrate import calibrate, errors_of_others
 from pipeline.calibrate import usable as usable_points
+from pipeline.choose.decision import Decision
 from pipeline.cli.bill import J_PER_KWH
 from pipeline.cli.repeatability import LEVELS, case_results, percent, weights_results
-from pipeline.cli.table import label, number, seconds, shared_text
+from pipeline.cli.table import number, seconds
 from pipeline.columns import markdown_table
 from pipeline.compose import compose_conf, groups
 from pipeline.config import load_study
+from pipeline.config_text import label, shared_text
 from pipeline.engine.trtllm.rules import RULES
 from pipeline.engine_config import EngineConfig
 from pipeline.grouping import grouped
@@ -51,6 +57,7 @@ REFERENCE = {
 """Model, weights, batch -> tokens/s, board watts; one H100, real weights: ML.ENERGY leaderboard v3, vLLM 0.11.1."""
 
 
+@cache
 def generated() -> dict[Path, str]:
     """Every generated document with what it should hold."""
     columns = (
@@ -64,6 +71,7 @@ def generated() -> dict[Path, str]:
         "weights": weights_block(),
         "drift": drift_block(),
     }
+    choose = {"schema": schema_block()}
     model = {
         "accuracy": accuracy_block(), "models": models_block(), "own": own_block(), "constants": constants_block()
     }  # fmt: skip
@@ -74,6 +82,7 @@ def generated() -> dict[Path, str]:
         REPO / "docs" / "tensorrt-llm.md": filled(
             "docs/tensorrt-llm.md", {"precision": precision_block(), "rules": rules_block()}
         ),
+        REPO / "docs" / "choose.md": filled("docs/choose.md", choose),
         REPO / "docs" / "columns.md": columns,
     }
 
@@ -95,6 +104,40 @@ def table(lines: Sequence[Sequence[str]], num_left: int = 1) -> str:
     """A Markdown table; the first line is its head, the first columns are aligned left."""
     rule = ["---" if n < num_left else "---:" for n in range(len(lines[0]))]
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def schema_block() -> str:
+    """The JSON of a decision: a table for it, then one for each object within it."""
+    kinds: list[type] = [Decision]
+    parts = []
+    for kind in kinds:  # grows on the way
+        lines = [["key", "type", "meaning"]]
+        hints = get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            if field.metadata["meaning"] is not None:
+                text, inner = json_type(hints[field.name])
+                lines.append([f"`{field.name}`", text, field.metadata["meaning"]])
+                kinds += [inner] if inner is not None and inner not in kinds else []
+        parts.append(f"### {kind.__name__}\n\n{table(lines, num_left=3)}")
+    return "\n\n".join(parts)
+
+
+def json_type(hint: Any) -> tuple[str, type | None]:
+    """What a field is in JSON, and the class of an object within it."""
+    if isinstance(hint, UnionType):
+        (own,) = (each for each in get_args(hint) if each is not NoneType)
+        text, inner = json_type(own)
+        return f"{text} or null", inner
+    if get_origin(hint) is tuple:
+        text, inner = json_type(get_args(hint)[0])
+        return f"array of {text}", inner
+    if get_origin(hint) is Mapping:
+        return "object", None
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return f"[{hint.__name__}](#{hint.__name__.lower()})", hint
+    if issubclass(hint, StrEnum):
+        return f"string: {', '.join(hint)}", None
+    return {str: "string", bool: "boolean", int: "integer", float: "number"}[hint], None
 
 
 def precision_block() -> str:

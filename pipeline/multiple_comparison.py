@@ -4,15 +4,20 @@ J. C. Hsu, Multiple Comparisons (1996), chapter 4: simultaneous intervals for ea
 from the pooled spread within configs; a config whose interval ends below zero is not the best.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean
 
 import numpy as np
-from scipy.stats import t
+from scipy.optimize import brentq
+from scipy.stats import nct, t
 
 CONFIDENCE = 0.95
+
+POWER = 0.8
+"""How often a difference of the detectable size is found."""
 
 NUM_DRAWS = 200_000
 """Of the distribution of the largest difference, with a fixed seed: its 95 % quantile is met to about 0.5 %."""
@@ -76,6 +81,31 @@ def difference(values: Mapping[str, Sequence[float]], one: str, other: str) -> t
     means, sd = _pooled(values)
     half = float(t.ppf((1 + CONFIDENCE) / 2, df)) * sd * (1 / len(values[one]) + 1 / len(values[other])) ** 0.5
     return means[one] - means[other], half
+
+
+def half_width(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Half-width of the 95 % interval of each mean, by the spread pooled over all; empty where none can be told."""
+    df = sum(map(len, values.values())) - len(values)
+    if df < 1:
+        return {}
+    sd, critical = _pooled(values)[1], float(t.isf((1 - CONFIDENCE) / 2, df))
+    return {name: critical * sd / len(each) ** 0.5 for name, each in values.items()}
+
+
+def detectable(sd: float, num: int, df: int) -> float:
+    """Smallest difference between two means of so many values each that shows, by a standard deviation with its df.
+
+    Two-sided t-test at 5 %, found 80 times in 100 (noncentral t).
+    """
+    critical = float(t.isf((1 - CONFIDENCE) / 2, df))
+    shift = float(brentq(lambda ncp: nct.sf(critical, df, ncp) - POWER, 0, 10 * critical))
+    return float(shift * sd * math.sqrt(2 / num))
+
+
+def detectable_among(values: Mapping[str, Sequence[float]]) -> float | None:
+    """The same between the two configs of the fewest values, by the spread pooled over all; None without spread."""
+    df = sum(map(len, values.values())) - len(values)
+    return detectable(_pooled(values)[1], min(map(len, values.values())), df) if df >= 1 else None
 
 
 def _pooled(values: Mapping[str, Sequence[float]]) -> tuple[dict[str, float], float]:

@@ -61,16 +61,16 @@ def percentile_bounds(values: Sequence[float], share: float) -> tuple[float | No
 
 
 def slo_met(found: BoundedLatencies, slo: Slo) -> Met | None:
-    """Whether the 99th percentiles keep an SLO, as far as the requests of one window can tell.
+    """Whether an SLO is kept, as far as the requests of one window can tell: bounds are known of two 99th percentiles.
 
     No if a lower bound is above what is owed, yes if no upper bound is, else undecided; an unknown bound decides
     nothing. None where the SLO owes nothing.
     """
-    bounds = (
-        (found.ttft_p99_low_s, found.ttft_p99_high_s, slo.ttft_p99_s),
-        (found.tpot_p99_low_s, found.tpot_p99_high_s, slo.tpot_p99_s),
-    )
-    owed = [(low, high, limit) for low, high, limit in bounds if limit is not None]
+    known = {
+        "ttft_p99_s": (found.ttft_p99_low_s, found.ttft_p99_high_s),
+        "tpot_p99_s": (found.tpot_p99_low_s, found.tpot_p99_high_s),
+    }
+    owed = [(*known.get(column, (None, None)), limit) for column, limit in slo.bounds.items()]
     if not owed:
         return None
     if any(low is not None and low > limit for low, _, limit in owed):

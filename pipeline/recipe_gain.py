@@ -93,14 +93,13 @@ def _gain(ours: Sequence[Row], recipes: dict[str, list[Row]], slo: Slo) -> Gain:
     theirs = recipes[name]
     is_better = _ratio(recipes[best], theirs) > 1 + 1e-6  # more than rounding
     own_ci, their_ci = _rel_ci95(ours), _rel_ci95(theirs)
-    is_bounded = slo.ttft_p99_s is not None or slo.tpot_p99_s is not None
     interval = json.loads(theirs[0].config_json).get(STREAM_INTERVAL, 1)
     return Gain(
         row=ours[-1],
         recipe=name,
         ratio=_ratio(ours, theirs),
         rel_ci95=None if own_ci is None or their_ci is None else math.hypot(own_ci, their_ci),
-        is_slo_met=_meets(theirs, slo) if is_bounded else None,
+        is_slo_met=_meets(theirs, slo) if slo.bounds else None,
         chunk_tokens=interval if interval > 1 and slo.tpot_p99_s is not None else None,
         better_recipe=best if is_better else None,
         better_ratio=_ratio(ours, recipes[best]) if is_better else None,

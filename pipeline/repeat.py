@@ -7,15 +7,12 @@ from pipeline.errors import ConfigError
 from pipeline.resume import adopt_orphans, check_same
 from pipeline.rig.protocol import Rig
 from pipeline.score import usable
-from pipeline.search.proposal import Proposal
+from pipeline.search.proposal import REPEAT, Proposal
 from pipeline.store import Store
 from pipeline.study import Study
 from pipeline.sweep import SweepProgress
 from pipeline.trial import run_trial
 from pipeline.vocabulary import TrialStatus
-
-BY = "repeat"
-"""Who proposes the trials here."""
 
 
 def repeat(study: Study, rig: Rig, store: Store, progress: SweepProgress, *, only_once: bool = False) -> None:
@@ -42,10 +39,12 @@ def repeat(study: Study, rig: Rig, store: Store, progress: SweepProgress, *, onl
         for done in range(num_left):
             number = len(trials) + done
             progress.trial_began(
-                number, done if only_once else num_good + done, Proposal(config=config, proposed_by=BY)
+                number, done if only_once else num_good + done, Proposal(config=config, proposed_by=REPEAT)
             )
             progress.trial_ended(
-                run_trial(study, rig, store, config, number=number, proposed_by=BY, earlier_rows=(), progress=progress)
+                run_trial(
+                    study, rig, store, config, number=number, proposed_by=REPEAT, earlier_rows=(), progress=progress
+                )
             )
 
 

@@ -12,18 +12,16 @@ from operator import attrgetter
 from typing import Literal, TypeVar
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 from pipeline.grouping import grouped
+from pipeline.multiple_comparison import detectable
 from pipeline.record import Row
 from pipeline.variance_components import TAIL, Components, components
 from pipeline.vocabulary import Evidence, RowStatus
 
 Response = Literal["output_tokens_per_joule", "output_tokens_per_s", "power_w"]
 """Columns whose spread can be asked for."""
-
-POWER = 0.8
-"""How often a difference of the detectable size is found."""
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -53,10 +51,7 @@ class Repeatability:
         """
         if self.spread.start_mean_sd is None or num_starts < 2:
             return None
-        df = 2 * (num_starts - 1)
-        critical = float(stats.t.isf(TAIL, df))
-        shift = float(optimize.brentq(lambda ncp: stats.nct.sf(critical, df, ncp) - POWER, 0, 10 * critical))
-        return math.expm1(shift * self.spread.start_mean_sd * math.sqrt(2 / num_starts))
+        return math.expm1(detectable(self.spread.start_mean_sd, num_starts, df=2 * (num_starts - 1)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

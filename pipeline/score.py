@@ -26,19 +26,23 @@ UNKNOWN_NOISE = 0.025
 
 
 def within(ttft_s: float | None, tpot_s: float | None, slo: Slo) -> bool:
-    """Whether latencies keep every bound of an SLO; an unknown latency keeps none."""
-    return all(value is not None and value <= bound for value, bound in _owed(ttft_s, tpot_s, slo))
+    """Whether latencies by a model keep an SLO's bounds on them; an unknown latency keeps none."""
+    return all(value is not None and value <= bound for value, bound in _modelled(ttft_s, tpot_s, slo))
+
+
+def latency_slack(ttft_s: float | None, tpot_s: float | None, slo: Slo) -> float:
+    """The same as a number, see `slack`; -inf where nothing is owed."""
+    return _worst(_modelled(ttft_s, tpot_s, slo))
 
 
 def meets(row: Row, slo: Slo) -> bool:
     """Whether a row meets every bound of an SLO; an unknown latency meets none."""
-    return within(row.ttft_p99_s, row.tpot_p99_s, slo)
+    return all(value is not None and value <= bound for value, bound in _owed(row, slo))
 
 
 def misses(row: Row, slo: Slo) -> bool:
     """Whether a row is known to break a bound of an SLO; an unknown latency is not known to."""
-    owed = _owed(row.ttft_p99_s, row.tpot_p99_s, slo)
-    return any(value is not None and value > bound for value, bound in owed)
+    return any(value is not None and value > bound for value, bound in _owed(row, slo))
 
 
 def slack(row: Row, slo: Slo) -> float:
@@ -46,19 +50,22 @@ def slack(row: Row, slo: Slo) -> float:
 
     An unknown latency counts as broken by a factor of e.
     """
-    return latency_slack(row.ttft_p99_s, row.tpot_p99_s, slo) if _owed(None, None, slo) else -1.0
+    return _worst(_owed(row, slo)) if slo.bounds else -1.0
 
 
-def latency_slack(ttft_s: float | None, tpot_s: float | None, slo: Slo) -> float:
+def _worst(owed: Sequence[tuple[float | None, float]]) -> float:
     """Log of the worst ratio of a latency to its bound; 1 where one is unknown, -inf where nothing is owed."""
-    owed = _owed(ttft_s, tpot_s, slo)
     return max((1.0 if value is None else math.log(value / bound) for value, bound in owed), default=-math.inf)
 
 
-def _owed(ttft_s: float | None, tpot_s: float | None, slo: Slo) -> list[tuple[float | None, float]]:
+def _owed(row: Row, slo: Slo) -> list[tuple[float | None, float]]:
     """Each latency that an SLO bounds, with its bound, seconds."""
-    pairs = ((ttft_s, slo.ttft_p99_s), (tpot_s, slo.tpot_p99_s))
-    return [(value, bound) for value, bound in pairs if bound is not None]
+    return [(getattr(row, column), bound) for column, bound in slo.bounds.items()]
+
+
+def _modelled(ttft_s: float | None, tpot_s: float | None, slo: Slo) -> list[tuple[float | None, float]]:
+    """The same of what a model predicts, which knows no percentiles and no end-to-end latency."""
+    return [(value, bound) for value, bound in ((ttft_s, slo.ttft_s), (tpot_s, slo.tpot_s)) if bound is not None]
 
 
 def usable(rows: Sequence[Row]) -> list[Row]:

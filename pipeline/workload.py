@@ -74,9 +74,43 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Slo:
-    """Latency owed to the users: upper bounds on the 99th percentile, seconds; None means unbounded."""
+    """What is owed to the users; None means unbounded.
+
+    Latencies are upper bounds on a percentile over requests, seconds, named after the column of a row that they bound.
+    `output_tokens_per_s_per_user_min` is the least that the median user sees, which is 1 / median TPOT.
+    """
 
     name: str
     source: str
     ttft_p99_s: float | None = Field(default=None, gt=0)
     tpot_p99_s: float | None = Field(default=None, gt=0)
+    e2e_p99_s: float | None = Field(default=None, gt=0)
+    ttft_p50_s: float | None = Field(default=None, gt=0)
+    tpot_p50_s: float | None = Field(default=None, gt=0)
+    e2e_p50_s: float | None = Field(default=None, gt=0)
+    output_tokens_per_s_per_user_min: float | None = Field(default=None, gt=0)
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """Upper bounds that are owed, seconds, by the column that they bound; the floor is one on the median TPOT."""
+        floor = self.output_tokens_per_s_per_user_min
+        tpot_p50_s = [self.tpot_p50_s, None if floor is None else 1 / floor]
+        bounds = {
+            "ttft_p99_s": self.ttft_p99_s,
+            "tpot_p99_s": self.tpot_p99_s,
+            "e2e_p99_s": self.e2e_p99_s,
+            "ttft_p50_s": self.ttft_p50_s,
+            "tpot_p50_s": min((value for value in tpot_p50_s if value is not None), default=None),
+            "e2e_p50_s": self.e2e_p50_s,
+        }
+        return {column: bound for column, bound in bounds.items() if bound is not None}
+
+    @property
+    def ttft_s(self) -> float | None:
+        """The tightest bound on time to first token, for a model that knows no percentiles."""
+        return min((bound for column, bound in self.bounds.items() if column.startswith("ttft")), default=None)
+
+    @property
+    def tpot_s(self) -> float | None:
+        """The tightest bound on time per output token, for a model that knows no percentiles."""
+        return min((bound for column, bound in self.bounds.items() if column.startswith("tpot")), default=None)

@@ -45,9 +45,9 @@ def with_search(study: Study, **values: Any) -> Study:
     return dataclasses.replace(study, search=dataclasses.replace(study.search, **values))
 
 
-def make_slo(ttft_p99_s: float | None = None, tpot_p99_s: float | None = None) -> Slo:
+def make_slo(ttft_p99_s: float | None = None, tpot_p99_s: float | None = None, **more: float | None) -> Slo:
     """An SLO."""
-    return Slo(name="test", source="test", ttft_p99_s=ttft_p99_s, tpot_p99_s=tpot_p99_s)
+    return Slo(name="test", source="test", ttft_p99_s=ttft_p99_s, tpot_p99_s=tpot_p99_s, **more)
 
 
 def make_row(**overrides: Any) -> Row:

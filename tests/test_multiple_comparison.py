@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from pipeline.multiple_comparison import compare, difference
+from pipeline.multiple_comparison import compare, detectable, detectable_among, difference, half_width
 
 CLEAR = {"a": [1.0, 1.01, 0.99], "b": [0.5, 0.51, 0.49], "c": [0.9, 0.91, 0.89]}
 
@@ -57,3 +57,23 @@ def test_one_at_least_may_be_best_and_intervals_hold_zero(values: dict[str, list
     assert [each.mean for each in found] == sorted((each.mean for each in found), reverse=True)
     assert all(each.low <= 0 <= each.high for each in found)
     assert not found or found[0].high >= max(each.high for each in found) or any(each.may_be_best for each in found)
+
+
+def test_a_difference_of_the_detectable_size_is_found_four_times_in_five() -> None:
+    shift, chooser = detectable(0.02, 3, df=4), np.random.default_rng(2)
+    found = 0
+    for _ in range(1000):
+        values = {"a": list(chooser.normal(shift, 0.02, 3)), "b": list(chooser.normal(0, 0.02, 3))}
+        mean, half = difference(values, "a", "b") or (0.0, 0.0)
+        found += mean > half
+    assert 0.76 < found / 1000 < 0.84
+
+
+def test_the_interval_of_a_mean_is_by_the_spread_of_all() -> None:
+    values = {"a": [1.0, 1.2, 1.1], "b": [0.9]}
+    widths = half_width(values)
+    assert widths["a"] == pytest.approx(float(t.ppf(0.975, 2)) * 0.1 / math.sqrt(3))
+    assert widths["b"] == pytest.approx(widths["a"] * math.sqrt(3))
+    assert detectable_among(values) == pytest.approx(detectable(0.1, 1, df=2))
+    assert half_width({"a": [1.0]}) == {}
+    assert detectable_among({"a": [1.0]}) is None

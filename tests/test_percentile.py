@@ -97,6 +97,13 @@ def test_only_what_an_slo_bounds_counts() -> None:
     assert slo_met(row, make_slo()) is None
 
 
+def test_a_bound_on_a_percentile_without_bounds_of_its_own_is_never_proven() -> None:
+    row = make_row(ttft_p99_low_s=0.1, ttft_p99_high_s=0.2, e2e_p99_s=0.1, ttft_p50_s=0.1)
+    for slo in (make_slo(ttft_p99_s=1.0, e2e_p99_s=1.0), make_slo(ttft_p99_s=1.0, ttft_p50_s=1.0)):
+        assert slo_met(row, slo) is Met.UNDECIDED
+    assert slo_met(row, make_slo(ttft_p99_s=0.05, e2e_p99_s=1.0)) is Met.NO
+
+
 BOUND = st.none() | st.floats(0, 3)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.record import Row
-from pipeline.score import best_row, curve, meets, misses, score, slack, usable
+from pipeline.score import best_row, curve, latency_slack, meets, misses, score, slack, usable, within
 from pipeline.vocabulary import RowStatus
 from tests.builders import INVALID, make_row, make_slo
 
@@ -234,3 +234,31 @@ def test_only_loads_that_meet_the_slo_may_win_though_all_shape_the_curve() -> No
 def test_an_unknown_latency_is_not_known_to_miss(ttft_p99_s: float | None, is_missed: bool) -> None:
     row = make_row(ttft_p99_s=ttft_p99_s, tpot_p99_s=None)
     assert misses(row, make_slo(ttft_p99_s=0.1, tpot_p99_s=0.1)) is is_missed
+
+
+COLUMNS = ("ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "tpot_p99_s", "e2e_p50_s", "e2e_p99_s")
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_every_bound_is_on_the_column_of_its_name(column: str) -> None:
+    slo = make_slo(**{column: 0.5})
+    met, missed, unknown = (make_row(**{column: value}) for value in (0.5, 0.6, None))
+    assert [meets(row, slo) for row in (met, missed, unknown)] == [True, False, False]
+    assert [misses(row, slo) for row in (met, missed, unknown)] == [False, True, False]
+    assert slack(missed, slo) == pytest.approx(np.log(1.2))
+
+
+@given(st.floats(0.1, 1e4), st.floats(1e-4, 10))
+def test_a_floor_on_what_a_user_sees_bounds_the_median_tpot(floor: float, tpot_p50_s: float) -> None:
+    row = make_row(tpot_p50_s=tpot_p50_s)
+    assert meets(row, make_slo(output_tokens_per_s_per_user_min=floor)) == (tpot_p50_s <= 1 / floor)
+    both = make_slo(output_tokens_per_s_per_user_min=floor, tpot_p50_s=0.01)
+    assert both.bounds == {"tpot_p50_s": min(0.01, 1 / floor)}
+
+
+def test_a_model_that_knows_no_percentiles_keeps_the_tightest_bound() -> None:
+    slo = make_slo(ttft_p99_s=1.0, ttft_p50_s=0.5, tpot_p99_s=0.1, e2e_p99_s=1.0)
+    assert (slo.ttft_s, slo.tpot_s) == (0.5, 0.1)
+    assert within(0.5, 0.1, slo)
+    assert not within(0.6, 0.1, slo)
+    assert latency_slack(0.6, 0.1, slo) == pytest.approx(np.log(1.2))

@@ -8,7 +8,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from pipeline.cli.table import config_text, number, seconds
+from pipeline.cli.table import number, seconds
+from pipeline.config_text import config_text
 from pipeline.engine_config import canonical_json
 from pipeline.record import Row, Trial
 from pipeline.search.proposal import Proposal

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from pipeline.cli.table import label, number
+from pipeline.cli.table import number
+from pipeline.config_text import label
 from pipeline.multiple_comparison import difference
 from pipeline.record import Row, Trial
 from pipeline.search.finalists import finals

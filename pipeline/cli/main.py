@@ -7,6 +7,7 @@ from rich.console import Console
 
 from pipeline import __version__
 from pipeline.cli.calibrate import calibrate_
+from pipeline.cli.choose import choose
 from pipeline.cli.doctor import doctor
 from pipeline.cli.export import export
 from pipeline.cli.import_ import import_
@@ -50,6 +51,9 @@ app.command(
     name="calibrate", help="Fit the constants of the model to measured rows; says how far off it is, before and after."
 )(calibrate_)
 app.command(name="import", help="Make a row of another tool's report: never ranked with rows measured here.")(import_)
+app.command(help="Choose the config to serve with, under an SLO and for a demand, from stored rows; measures nothing.")(
+    choose
+)
 app.command(help="Write a study for another tool to look at: optuna, a journal that optuna-dashboard opens.")(export)
 app.command(help="Print the best configurations of a study again, from its rows alone.")(show)
 

@@ -9,8 +9,8 @@ import typer
 
 from pipeline.cli.host import prepare
 from pipeline.cli.second_opinion import show_second_opinion
-from pipeline.cli.table import config_text
 from pipeline.cli.terminal import terminal
+from pipeline.config_text import config_text
 from pipeline.engine.catalog import find_engine, refusal
 from pipeline.engine.runtime.catalog import find_runtime
 from pipeline.engine.trtllm.multinode import why_not_here

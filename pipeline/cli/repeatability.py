@@ -7,7 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cli.table import config_text, number
+from pipeline.cli.table import number
+from pipeline.config_text import config_text
 from pipeline.record import Row
 from pipeline.repeatability import (
     Repeatability,

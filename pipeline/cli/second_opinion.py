@@ -8,7 +8,8 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cli.table import label, number
+from pipeline.cli.table import number
+from pipeline.config_text import label
 from pipeline.engine_config import EngineConfig, canonical_json
 from pipeline.roofline.aiconfigurator import disagreement
 from pipeline.roofline.predict import Prediction

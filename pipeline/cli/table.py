@@ -1,14 +1,12 @@
 """Results as a terminal table: the best operating point of every config, computed from rows alone."""
 
-import json
 from collections.abc import Collection, Sequence
-from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
 
 from rich.table import Table
 
-from pipeline.engine_config import canonical_json, split_key
+from pipeline.config_text import config_text, label, shared_text
 from pipeline.grouping import grouped
 from pipeline.neighbours import cross_row_warnings
 from pipeline.recipe_gain import recipe_names
@@ -62,46 +60,6 @@ def failures(trials: Sequence[Trial]) -> list[str]:
     """One line per trial that did not end well."""
     bad = [trial for trial in trials if trial.status.is_failure]
     return [f"trial {t.number} {t.status}: {'; '.join(t.reasons)}  [{config_text(t.config_json)}]" for t in bad]
-
-
-def config_text(config_json: str, keys: Collection[str] | None = None) -> str:
-    """A config in one line: each key without its group, and its value; of these keys only, if given."""
-    config = json.loads(config_json).items()
-    return " ".join(f"{split_key(key)[1]}={value}" for key, value in config if keys is None or key in keys)
-
-
-def varying_keys(configs: Collection[str]) -> set[str]:
-    """Keys that tell these configs (as JSON) apart; that the engine's default sets none of them is no difference."""
-    return _varying_keys(frozenset(configs))
-
-
-@lru_cache(maxsize=4)  # of thousands of configs it takes a second, and every line asks
-def _varying_keys(configs: frozenset[str]) -> set[str]:
-    chosen = [config for config in configs if not _is_default(config)] or list(configs)
-    keys = {key for config in configs for key in json.loads(config)}
-    values = {key: {canonical_json(json.loads(config).get(key)) for config in chosen} for key in keys}
-    for config in configs:
-        for key, value in json.loads(config).items():
-            values[key].add(canonical_json(value))
-    return {key for key, several in values.items() if len(several) > 1}
-
-
-def label(config: str, configs: Collection[str]) -> str:
-    """What tells one config from the others, and whether it leaves to the engine what the others set."""
-    text = config_text(config, varying_keys(configs)) or "as above"
-    leaves = _is_default(config) and not all(map(_is_default, configs))
-    return f"{text}, else engine default" if leaves else text
-
-
-def _is_default(config: str) -> bool:
-    """Whether a config sets nothing but what must be chosen: precision and parallelism."""
-    return all(key.startswith(("precision.", "parallelism.")) for key in json.loads(config))
-
-
-def shared_text(configs: Collection[str]) -> str:
-    """The settings that configs share, where they set them."""
-    fullest = max(configs, key=lambda config: (not _is_default(config), len(json.loads(config))))
-    return config_text(fullest, json.loads(fullest).keys() - varying_keys(configs))
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pipeline.engine_config import EngineConfig
 from pipeline.record import Row
 
+REPEAT = "repeat"
+"""Who proposes the starts of `tpw repeatability`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:

@@ -137,9 +137,9 @@ class Search:
         slo = self._study.slo
         if not self._has_model:
             return [] if value is None else [(1.0, math.log(value), None)]
-        owed = slo.ttft_p99_s is not None or slo.tpot_p99_s is not None
         return [
-            (row.load, math.log(row.output_tokens_per_joule or 1.0), slack(row, slo) if owed else None) for row in rows
+            (row.load, math.log(row.output_tokens_per_joule or 1.0), slack(row, slo) if slo.bounds else None)
+            for row in rows
         ]
 
     @property

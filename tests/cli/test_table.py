@@ -6,7 +6,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli.table import COLUMNS, LEFT_OUT, failures, label, result_tables, shared_text, varying_keys
+from pipeline.cli.table import COLUMNS, LEFT_OUT, failures, result_tables
+from pipeline.config_text import label, shared_text, varying_keys
 from pipeline.resume import stored_study
 from pipeline.store import Store
 from pipeline.vocabulary import TrialStatus

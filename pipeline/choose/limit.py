@@ -1,0 +1,72 @@
+"""What keeps a config from a heavier load, what relaxing it would gain, and how near an SLO is that nothing meets."""
+
+from collections.abc import Sequence
+from operator import attrgetter
+
+from pipeline.choose.candidate import Candidate, Point, RuledOut
+from pipeline.choose.decision import Limit, LimitedBy
+from pipeline.config_text import config_text, label
+from pipeline.workload import Slo
+
+
+def limit(candidate: Candidate, best: Point, slo: Slo) -> Limit:
+    """What ends the ladder at the best load."""
+    heavier = next((point for point in candidate.points if point.load > best.load), None)
+    if heavier is None:
+        holes = sorted((row for row in candidate.invalid if row.load > best.load), key=attrgetter("load"))
+        reasons = ", ".join(sorted({reason for row in holes for reason in row.reasons}))
+        said = f"; load {holes[0].load_text} was tried and has no valid row ({reasons})" if holes else ""
+        return Limit(
+            limited_by=LimitedBy.RANGE, next_load=None, binding=None, bound_s=None, needed_s=None,
+            tokens_per_joule_ratio=None, tokens_per_s_ratio=None,
+            text=f"load {best.rows[0].load_text} is the heaviest with a valid row: no bound is known to bind{said}",
+        )  # fmt: skip
+    gain = heavier.output_tokens_per_joule / best.output_tokens_per_joule
+    broken = {
+        column: (worst / bound, bound, worst)
+        for column, bound in slo.bounds.items()
+        if (worst := heavier.worst(column)) is not None and worst > bound
+    }
+    binding = max(broken, key=lambda column: broken[column][0], default=None)
+    _, bound_s, needed_s = (0.0, None, None) if binding is None else broken[binding]
+    at, change = f"at load {heavier.rows[0].load_text}, the next measured,", f"{100 * (gain - 1):+.1f} %"
+    if binding is None:
+        text = f"no bound binds: {at} the SLO holds and tokens per joule are {change}"
+    elif gain > 1:
+        text = f"{binding} binds: owed {bound_s:.3g} s; {at} it is {needed_s:.3g} s, and tokens per joule are {change}"
+    else:
+        text = f"{at} {binding} is {needed_s:.3g} s against {bound_s:.3g} s, and relaxing it gains nothing ({change})"
+    return Limit(
+        limited_by=LimitedBy.SLO if binding and gain > 1 else LimitedBy.EFFICIENCY,
+        next_load=heavier.rows[0].load_text,
+        binding=binding,
+        bound_s=bound_s,
+        needed_s=needed_s,
+        tokens_per_joule_ratio=gain,
+        tokens_per_s_ratio=heavier.output_tokens_per_s / best.output_tokens_per_s,
+        text=text,
+    )
+
+
+def nearest(found: Sequence[Candidate], ruled_out: Sequence[RuledOut], slo: Slo) -> str:
+    """Why there is no contender: the nearest load of any config and its gap."""
+    if not found:
+        return f"no config can be chosen: {'; '.join(each.reason for each in ruled_out)}"
+    points = [(point.slack(slo), each, point) for each in found for point in each.points]
+    if not points:
+        return "no load was measured by two fresh starts of a config; start them again with the same loads"
+    _, each, point = min(points, key=lambda item: item[0])
+    gaps = []
+    for column, bound in slo.bounds.items():
+        worst = point.worst(column)
+        if worst is None:
+            gaps.append(f"{column} is unknown (owed {bound:.3g} s)")
+        elif worst > bound:
+            gaps.append(f"{column}={worst:.3g} s against {bound:.3g} s, {worst / bound:.2f} times what is owed")
+    lightest = " (the lightest load measured)" if point is each.points[0] else ""
+    configs = {other.config_json for other in found}
+    text = label(each.config_json, configs) if len(configs) > 1 else config_text(each.config_json)
+    return (
+        f"slo={slo.name}: no measured config meets it; nearest is [{text}] at load {point.rows[0].load_text}{lightest}"
+        f": {'; '.join(gaps)}; relax the bound, or measure lighter loads or other configs"
+    )

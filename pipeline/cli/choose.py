@@ -1,0 +1,112 @@
+"""`tpw choose`: the config to serve with, from stored rows, under an SLO and for a demand."""
+
+import dataclasses
+import fnmatch
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline.cli.show import chosen_study
+from pipeline.cli.terminal import terminal
+from pipeline.errors import ConfigError
+from pipeline.store import Store
+
+Given = Annotated[list[str] | None, typer.Argument(help="study ids, or patterns such as 'h100-*'; the latest study")]
+Where = Annotated[list[str] | None, typer.Option("--where", help="KEY=VALUE: only rows of this condition; repeatable")]
+
+
+def choose(  # noqa: PLR0913, PLR0917  # an option each
+    studies: Given = None,
+    where: Where = None,
+    slo: Annotated[str | None, typer.Option(help="choice of conf/slo; else that of the studies")] = None,
+    ttft_s: Annotated[float | None, typer.Option(help="upper bound on time to first token")] = None,
+    tpot_s: Annotated[float | None, typer.Option(help="upper bound on time per output token")] = None,
+    e2e_s: Annotated[float | None, typer.Option(help="upper bound on request sent to last token")] = None,
+    percentile: Annotated[Literal["p50", "p99"], typer.Option(help="of these bounds")] = "p99",
+    min_tokens_per_s_per_user: Annotated[float | None, typer.Option(help="least of the median user")] = None,
+    tokens_per_s: Annotated[float | None, typer.Option(help="demand: output tokens/s of all users")] = None,
+    requests_per_s: Annotated[float | None, typer.Option(help="demand: requests/s of all users")] = None,
+    profile: Annotated[
+        str, typer.Option(help="of the demand over a day: flat, diurnal, 24 factors, or FILE.csv (column factor)")
+    ] = "flat",
+    idle_w_per_device: Annotated[float | None, typer.Option(help="watts of a GPU whose engine waits")] = None,
+    max_devices: Annotated[int | None, typer.Option(help="GPUs that there are for the demand")] = None,
+    usd_per_device_h: Annotated[float | None, typer.Option(help="declared price of a GPU-hour")] = None,
+    usd_per_kwh: Annotated[float | None, typer.Option(help="declared price of electricity; needs --pue")] = None,
+    pue: Annotated[float | None, typer.Option(help="declared facility power / IT power")] = None,
+    allow_random_weights: Annotated[
+        bool, typer.Option("--allow-random-weights", help="let rows of random weights go to production")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="new folder for what was chosen, say engines/production/NAME")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the decision as JSON (docs/choose.md)")] = False,
+    results_dir: Annotated[Path, typer.Option("--results", help="results folder")] = Path("results"),
+) -> None:
+    """Choose the config with the most tokens per joule.
+
+    Raises:
+        ConfigError: If an option is wrong, rows cannot be compared, nothing meets the SLO, or the demand is beyond what
+            was measured.
+        StoreError: If rows cannot be read, or the folder cannot be written.
+    """
+    from pipeline.choose.conditions import comparable
+    from pipeline.choose.decide import Asked, decide
+    from pipeline.choose.decision import decision_json
+    from pipeline.choose.demand import demand_of
+    from pipeline.choose.fleet import idle_of, prices_of
+    from pipeline.choose.owed import owed
+    from pipeline.choose.production import check_production, write_decision
+    from pipeline.cli.choice import print_decision
+    from pipeline.resume import study_of
+
+    store = Store(results_dir)
+    pool = comparable(store, _named(store, studies or []), _conditions(where or []))
+    held = [study_of(pool.trials[key]) for key in dict.fromkeys(row.trial_id for row in pool.rows)]
+    bounds = {f"ttft_{percentile}_s": ttft_s, f"tpot_{percentile}_s": tpot_s, f"e2e_{percentile}_s": e2e_s}
+    bounds["output_tokens_per_s_per_user_min"] = min_tokens_per_s_per_user
+    asked = Asked(
+        demand=demand_of(pool.rows, tokens_per_s, requests_per_s, profile),
+        idle=idle_of(held[-1].hardware, idle_w_per_device),
+        prices=prices_of(usd_per_device_h, usd_per_kwh, pue),
+        provisioned_kw_per_device=held[-1].hardware.provisioned_kw_per_gpu,
+        max_devices=max_devices,
+    )
+    decision = decide(pool, owed([study.slo for study in held], slo, bounds), asked)
+    if decision.finals_command is not None and results_dir != Path("results"):
+        decision = dataclasses.replace(decision, finals_command=f"{decision.finals_command} results_dir={results_dir}")
+    if out is not None:
+        check_production(decision, store, allow_random_weights=allow_random_weights)
+        write_decision(out, decision)
+    if as_json:
+        print(json.dumps(decision_json(decision), indent=1))
+    else:
+        print_decision(decision, terminal())
+
+
+def _named(store: Store, given: Sequence[str]) -> list[str]:
+    """Ids of stored studies, by id or pattern; the latest if none is given.
+
+    Raises:
+        ConfigError: If one is unknown, or a pattern matches none.
+    """
+    stored, found = store.studies(), list[str]()
+    for name in given or [chosen_study(store, None)]:
+        matched = fnmatch.filter(stored, name)
+        found += matched or [chosen_study(store, name)]
+    return list(dict.fromkeys(found))
+
+
+def _conditions(where: Sequence[str]) -> dict[str, str]:
+    """KEY=VALUE as a mapping.
+
+    Raises:
+        ConfigError: If one is not of that form.
+    """
+    for text in where:
+        if "=" not in text:
+            raise ConfigError(f"--where {text}: write KEY=VALUE, e.g. --where weights=checkpoint")
+    return dict(text.split("=", 1) for text in where)
