@@ -45,7 +45,7 @@ app.command(help="Say what this machine lacks for a study, and what to do; chang
 app.command(
     help="Write engine folders (files, command line, script) of a study's configs; starts nothing.", epilog=EPILOG
 )(render)
-app.command(help="Recompute stored rows from their evidence; fails where they differ.")(verify)
+app.command(help="Recompute stored rows, or a production bundle, from their evidence; fails where they differ.")(verify)
 app.command(
     name="calibrate", help="Fit the constants of the model to measured rows; says how far off it is, before and after."
 )(calibrate_)

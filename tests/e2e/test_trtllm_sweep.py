@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.engine.autotuner_cache import sha256
 from pipeline.record import Row, Trial
 from pipeline.rig.verify import verify
 from pipeline.store import Store
@@ -186,11 +187,19 @@ def test_its_rows_are_simulated_and_follow_from_their_traces(swept: Swept) -> No
 
 
 def test_a_start_of_the_same_engine_finds_its_tuned_kernels(swept: Swept) -> None:
-    caches = list((swept.machine.folder / "engines").rglob("autotuner_cache.json"))
+    caches = list((swept.machine.folder / "engines").glob("*/autotuner_cache.json"))
     assert len(caches) == sum(trial.status in {TrialStatus.OK, TrialStatus.LOAD_FAILED} for trial in swept.trials)
     logs = [path.read_text() for cache in caches for path in sorted(cache.parent.rglob("engine.log"))]
     (loaded,) = [text for text in logs if "Loading cache from" in text]  # that of the resumed trial
     assert str(caches[0].parents[1]) in loaded
+    starts = [json.loads(path.read_text()) for path in (swept.machine.folder / "engines").rglob("start.json")]
+    by_trial = {start["trial_id"]: start for start in starts}
+    warm = [row for row in swept.rows if row.autotuner_cache == "warm"]
+    assert len({row.trial_id for row in warm}) == 1
+    assert {row.autotuner_cache for row in swept.rows} == {"cold", "warm"}
+    for trial in (trial for trial in swept.trials if trial.status is TrialStatus.OK):
+        (kept,) = (swept.machine.folder / "engines").glob(f"*/starts/{trial.trial_id}/autotuner_cache.json")
+        assert by_trial[trial.trial_id]["autotuner_cache_sha256"] == {kept.name: sha256(kept)}
 
 
 # --- two at once
