@@ -19,7 +19,6 @@ from tests.builders import INVALID
 from tests.bundle.recorded import DECISION, STUDIES, engine_folder, made_up, recorded, trtllm_study
 from tests.engine.trtllm.hand_run import assert_is_bash
 
-
 CHECK_SUMS = ("/usr/bin/env", "sha256sum", "-c", "--quiet", "SHA256SUMS")
 
 
