@@ -175,7 +175,13 @@ def _left_behind(
     try:
         meta = json.loads((start.parents[1] / "meta.json").read_text(encoding="utf-8"))
         facts = json.loads((start / "start.json").read_text(encoding="utf-8"))
-        hashes: dict[str, str] = facts.get("autotuner_cache_sha256") or {}
+        hashes: dict[str, str] | None = facts.get("autotuner_cache_sha256")
+        if hashes is None and keeps_cache(rendered):
+            raise ConfigError(
+                f"{start}: was left by an earlier version, which did not keep the autotuner's cache of each start; "
+                "measure the config again"
+            )
+        hashes = hashes or {}
         files = cache_files(start)
         changed = [name for name in {**files, **hashes} if name not in files or sha256(files[name]) != hashes.get(name)]
     except (OSError, ValueError) as error:

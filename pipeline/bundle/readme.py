@@ -58,7 +58,7 @@ def _what(facts: Mapping[str, Any]) -> str:
     place = f"{facts['num_gpus']} x {facts['gpu_name']}" if facts["num_gpus"] else facts["gpu_name"] or "a CPU"
     rows = [
         ("model", f"{model['name']}, {model['repo']}, revision {_or(model['revision'])}"),
-        ("checkpoint hash", _or(model["checkpoint_hash"], "not recorded: the engine folder was not at hand")),
+        ("checkpoint hash", _or(model["checkpoint_hash"], "not known")),
         ("engine", f"{versions['engine']} {_or(versions['engine_version'])}, image {_or(versions['image'], 'none')}"),
         ("config", ", ".join(f"{key}={value}" for key, value in facts["config"].items())),
         ("GPUs", f"{place}, driver {_or(versions['driver_version'])}"),
@@ -88,7 +88,8 @@ def _launch(facts: Mapping[str, Any], left_out: Mapping[str, str]) -> str:
     ways = {
         "run.sh": "`MODEL=DIR ./run.sh`: in an environment that has the engine. It is the measured command line; STATE "
         "names the folder that it works in (by default `state/` here)",
-        "compose.yaml": "`MODEL=DIR docker compose up`: **rendered and checked, not run**",
+        "compose.yaml": "`MODEL=DIR docker compose up`: **rendered and checked, not run**; a snapshot in the Hugging "
+        "Face cache is links that a container does not follow: `hf download --local-dir DIR`",
         "kubernetes.yaml": "`kubectl apply -f kubernetes.yaml`: **rendered and checked, not run**; the model is on a "
         "claim named `model`, the pod wants NVIDIA's device plugin",
         "dynamo.yaml": "`kubectl apply -f dynamo.yaml`: NVIDIA Dynamo, **rendered and checked, not run**. Dynamo's own "

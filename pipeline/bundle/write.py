@@ -200,12 +200,16 @@ def _facts(
 
 
 def _check_quality(quality: QualityResult | None, found: Measured) -> None:
-    checked = quality and quality.findings[0].candidate_rendered_hash
-    if quality is not None and checked != found.rendered_hash:
-        raise ConfigError(
-            f"quality={quality.quality_id}: was made of rendered_hash={checked}, this config is {found.rendered_hash}; "
-            "check this one by tpw quality candidate=TRIAL"
-        )
+    if quality is None:
+        return
+    checked, trial = quality.findings[0], found.trial
+    own = {"rendered_hash": found.rendered_hash, "engine": f"{trial.engine} {trial.engine_version}"}
+    for key, value in own.items():
+        if (was := getattr(checked, f"candidate_{key}")) != value:
+            raise ConfigError(
+                f"quality={quality.quality_id}: was made of {key}={was}, this is {value}; check this one by tpw "
+                f"quality candidate={trial.trial_id}"
+            )
 
 
 def _check_free(folder: Path, trial: Trial) -> None:

@@ -12,7 +12,7 @@ from pipeline.quality.compare import Estimate, kl_divergence, listed_share, logp
 from pipeline.quality.lm_eval import Score, ratio, run_lm_eval
 from pipeline.quality.record import Finding, QualityResult, Verdict, judged
 from pipeline.quality.settings import QualitySettings, read_prompts
-from pipeline.quality.side import Side, serving, shared_facts
+from pipeline.quality.side import Side, Started, serving, shared_facts
 from pipeline.store import new_id
 
 NO_LOGPROBS = (
@@ -35,7 +35,7 @@ class _Examined:
     """What one side answered.
 
     Attributes:
-        engine: Engine and version.
+        started: What it was.
         answers: To the prompts.
         again: The same prompts asked once more; empty for the candidate.
         notes: What was not to be had.
@@ -43,7 +43,7 @@ class _Examined:
         lm_eval_version: Of lm-eval; None where it was not run.
     """
 
-    engine: str
+    started: Started
     answers: tuple[Answer, ...]
     again: tuple[Answer, ...]
     notes: tuple[str, ...]
@@ -71,7 +71,7 @@ def check(
     notes = (*other.notes, *own.notes, *([RANDOM] if facts["weights"] == "random" else []))
     common: dict[str, Any] = {
         "quality_id": quality_id, "started_utc": started, "tool_version": __version__,
-        **candidate.columns(own.engine), **reference.columns(other.engine), **facts,
+        **candidate.columns(own.started), **reference.columns(other.started), **facts,
     }  # fmt: skip
     findings = [*_data_free(own, other, settings, common, notes), *_tasks(own, other, settings, common)]
     return QualityResult(findings=tuple(findings))
@@ -86,7 +86,8 @@ def _examine(
     *,
     is_asked_again: bool,
 ) -> _Examined:
-    with serving(side, quality_id, settings.timeout_s, report) as (endpoint, engine):
+    with serving(side, quality_id, settings.timeout_s, report) as started:
+        endpoint = started.endpoint
         logprobs = supported_logprobs(endpoint, prompts[0], settings.logprobs) if settings.logprobs else None
         asked = [_ask(side, endpoint, prompts, logprobs, settings, report) for _ in range(1 + is_asked_again)]
         scores, version = list[Score](), None
@@ -94,7 +95,7 @@ def _examine(
             report(f"lm-eval asks the {side.role}")
             scores, version = run_lm_eval(endpoint, settings)
     return _Examined(
-        engine=engine,
+        started=started,
         answers=asked[0],
         again=asked[1] if is_asked_again else (),
         notes=() if logprobs else (NO_LOGPROBS.format(f"{side.role}={side.name}"),),

@@ -1,6 +1,5 @@
 """The two sides of a comparison: a server that runs, or a config that is started here for as long as it is asked."""
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +36,7 @@ class Side:
         url: Of a server that runs; None for a config.
         study: What it is started under; None for a url.
         config: The config.
-        rendered_hash: Hash of what it is started from.
+        rendered_hash: Hash of what it was measured as, for a trial or a bundle: it must be started from the same.
     """
 
     role: str
@@ -47,14 +46,29 @@ class Side:
     config: EngineConfig | None = None
     rendered_hash: str | None = None
 
-    def columns(self, engine: str | None) -> dict[str, Any]:
+    def columns(self, started: "Started") -> dict[str, Any]:
         """Its columns of a `Finding`."""
         return {
             self.role: self.name,
-            f"{self.role}_rendered_hash": self.rendered_hash,
+            f"{self.role}_rendered_hash": started.rendered_hash,
             f"{self.role}_config_json": canonical_json(self.config.requested()) if self.config else None,
-            f"{self.role}_engine": engine,
+            f"{self.role}_engine": started.engine,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A side that answers.
+
+    Attributes:
+        endpoint: Where.
+        engine: Engine and version.
+        rendered_hash: Hash of what it was started from; None for a url.
+    """
+
+    endpoint: Endpoint
+    engine: str
+    rendered_hash: str | None = None
 
 
 def find_side(role: str, name: str, study: Callable[[], Study], store: Store) -> Side:
@@ -75,7 +89,7 @@ def find_side(role: str, name: str, study: Callable[[], Study], store: Store) ->
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         found = study()
-        return _started(role, name, found, read_engine_config(path, found.engine.name, key=role))
+        return _of_config(role, name, found, read_engine_config(path, found.engine.name, key=role))
     if (path / DECISION).is_file():
         return _of_bundle(role, name, path)
     trials = [trial for each in store.studies() for trial in store.trials(each) if trial.trial_id.startswith(name)]
@@ -85,38 +99,44 @@ def find_side(role: str, name: str, study: Callable[[], Study], store: Store) ->
             f"server, a YAML file of a config, a folder of engines/production, or a trial's id, of {store.results_dir}"
         )
     (trial,) = trials
-    return _started(
-        role, name, study_of(trial), _config(trial.engine, json.loads(trial.config_json)), trial.engine_version
-    )
+    config = _config(trial.engine, json.loads(trial.config_json))
+    return _of_config(role, name, study_of(trial), config, trial.rendered_hash)
 
 
 @contextmanager
-def serving(
-    side: Side, quality_id: str, timeout_s: float, report: Callable[[str], None]
-) -> Iterator[tuple[Endpoint, str]]:
-    """The side as a server that answers, and its engine and version.
+def serving(side: Side, quality_id: str, timeout_s: float, report: Callable[[str], None]) -> Iterator[Started]:
+    """The side as a server that answers.
 
     Raises:
-        ConfigError: If it does not start, or nothing answers at its url.
+        ConfigError: If it does not start, or as something else than was measured, or nothing answers at its url.
         EngineError: If its engine is not to be had here.
         MeterError: If the GPUs that it is to run on cannot be read.
     """
     if side.url is not None:
-        yield _endpoint(side, side.url, timeout_s)
+        endpoint, version = _endpoint(side, side.url, timeout_s)
+        yield Started(endpoint=endpoint, engine=version)
         return
     assert side.study is not None  # noqa: S101  # a side without url has them
     assert side.config is not None  # noqa: S101
-    rig = open_rig(side.study)
+    rig, name = open_rig(side.study), f"{side.role}={side.name}"
     if not isinstance(rig, ServedRig):
-        raise ConfigError(f"{side.role}={side.name}: rig={side.study.rig} starts nothing; use rig=served")
+        raise ConfigError(f"{name}: rig={side.study.rig} starts nothing; use rig=served")
     if reason := rig.refusal(side.config):
-        raise ConfigError(f"{side.role}={side.name}: {reason}")
+        raise ConfigError(f"{name}: {reason}")
+    rendered_hash = find_engine(rig.study).render(side.config, rig.study).rendered_hash
+    if side.rendered_hash not in {None, rendered_hash}:
+        raise ConfigError(
+            f"{name}: was measured as rendered_hash={side.rendered_hash}, {side.config.engine} {rig.engine_version} "
+            f"here starts as {rendered_hash}; check it with the version that was measured, or give the config as a YAML "
+            "file"
+        )
     try:
         with rig.start(side.config, f"quality-{quality_id}-{side.role}", report) as session:
             endpoint, _ = _endpoint(side, session.url, timeout_s)
-            yield endpoint, " ".join(filter(None, (side.config.engine, rig.engine_version)))
+            engine = " ".join(filter(None, (side.config.engine, rig.engine_version)))
+            yield Started(endpoint=endpoint, engine=engine, rendered_hash=rendered_hash)
     except TrialError as error:
-        raise ConfigError(f"{side.role}={side.name}: does not start: {error}") from error
+        raise ConfigError(f"{name}: does not start: {error}") from error
 
 
 def _endpoint(side: Side, url: str, timeout_s: float) -> tuple[Endpoint, str]:
@@ -128,17 +148,15 @@ def _endpoint(side: Side, url: str, timeout_s: float) -> tuple[Endpoint, str]:
     return Endpoint(side=side.role, url=url, model=model, timeout_s=timeout_s), version or "version unknown"
 
 
-def _started(role: str, name: str, study: Study, config: EngineConfig, version: str | None = None) -> Side:
+def _of_config(role: str, name: str, study: Study, config: EngineConfig, rendered_hash: str | None = None) -> Side:
     """A config to start.
 
     Raises:
-        ConfigError: If it cannot be rendered, or belongs to a server that someone else started.
+        ConfigError: If it is of a server that someone else started.
     """
     if config.engine == "attached":
         raise ConfigError(f"{role}={name}: is of a server that someone else started; start it and give its url")
-    as_measured = dataclasses.replace(study, engine=dataclasses.replace(study.engine, version=version))
-    rendered = find_engine(study).render(config, as_measured)
-    return Side(role=role, name=name, study=study, config=config, rendered_hash=rendered.rendered_hash)
+    return Side(role=role, name=name, study=study, config=config, rendered_hash=rendered_hash)
 
 
 def _of_bundle(role: str, name: str, folder: Path) -> Side:
@@ -146,9 +164,10 @@ def _of_bundle(role: str, name: str, folder: Path) -> Side:
         facts = json.loads((folder / DECISION).read_text(encoding="utf-8"))["bundle"]
         study = TypeAdapter(Study).validate_json(json.dumps(facts["study"]))
         config = _config(study.engine.name, facts["config"])
+        rendered_hash = str(facts["rendered_hash"])
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise ConfigError(f"{role}={name}: is no bundle that this version can read ({error!r})") from error
-    return _started(role, name, study, config, study.engine.version)
+    return _of_config(role, name, study, config, rendered_hash)
 
 
 def _config(engine: str, requested: dict[str, Any]) -> EngineConfig:

@@ -150,6 +150,10 @@ def test_a_cache_that_is_missing_or_changed_is_refused(tmp_path: Path) -> None:
     (start / "autotuner_cache.json").write_text("{}")
     with pytest.raises(ConfigError, match="is not the cache that the start of trial made-up-trial left"):
         write_bundle(tmp_path / "b", **made_up(study))
+    (start / "start.json").write_text("{}")
+    with pytest.raises(ConfigError, match="did not keep the autotuner's cache of each start"):
+        write_bundle(tmp_path / "b", **made_up(study))
+    (start / "start.json").write_text('{"autotuner_cache_sha256": {"autotuner_cache.json": "0"}}')
     (start / "autotuner_cache.json").unlink()
     with pytest.raises(ConfigError, match="is not the cache"):
         write_bundle(tmp_path / "b", **made_up(study))
@@ -189,7 +193,7 @@ def test_a_quality_check_of_these_bytes_is_shown_and_one_of_others_refused(tmp_p
         quality_id="q1", started_utc="2026-11-29T00:00:00+00:00", tool_version="0", check="data_free",
         metric="greedy_token_agreement", value=0.99, low=0.98, high=0.995, threshold=0.95, candidate="x",
         reference="bf16",
-        candidate_rendered_hash=given["trial"].rendered_hash, notes=("as said",),
+        candidate_rendered_hash=given["trial"].rendered_hash, candidate_engine="vllm 0.24.0", notes=("as said",),
     )  # fmt: skip
     result = QualityResult(findings=(finding,))
     folder = write_bundle(tmp_path / "b", **given, quality=result, allow_random_weights=True)
@@ -199,4 +203,7 @@ def test_a_quality_check_of_these_bytes_is_shown_and_one_of_others_refused(tmp_p
     assert "No quality check" not in page
     other = QualityResult(findings=(dataclasses.replace(finding, candidate_rendered_hash="other"),))
     with pytest.raises(ConfigError, match="quality=q1: was made of rendered_hash=other"):
+        write_bundle(tmp_path / "b", **given, quality=other, allow_random_weights=True)
+    other = QualityResult(findings=(dataclasses.replace(finding, candidate_engine="vllm 0.25.0"),))
+    with pytest.raises(ConfigError, match=r"quality=q1: was made of engine=vllm 0.25.0, this is vllm 0.24.0"):
         write_bundle(tmp_path / "b", **given, quality=other, allow_random_weights=True)
