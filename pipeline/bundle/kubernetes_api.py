@@ -207,5 +207,5 @@ _Literal.add_representer(str, _text)
 def yaml_documents(objects: Sequence[BaseModel]) -> str:
     """Objects as one YAML file, files within them readable."""
     return yaml.dump_all(
-        [each.model_dump(exclude_none=True) for each in objects], Dumper=_Literal, sort_keys=False, width=1000
+        [each.model_dump(exclude_defaults=True) for each in objects], Dumper=_Literal, sort_keys=False, width=1000
     )

@@ -90,7 +90,7 @@ def run_script(measured: Measured, comments: tuple[str, ...]) -> str:
 
 def container(measured: Measured) -> Container:
     """The container that runs run.sh."""
-    engine, draft = measured.trial.engine if measured.deployment is None else "trtllm", _draft(measured)
+    engine, draft = measured.study.engine.name, _draft(measured)
     image, is_measured = _image(measured, engine)
     model = f"{MODEL_DIR}/model.gguf" if engine == "openvino" else MODEL_DIR
     env = {"SERVE_HOST": "0.0.0.0", "SERVE_PORT": str(DEFAULT_PORT), "STATE": STATE_DIR, "MODEL": model}  # noqa: S104
@@ -122,8 +122,9 @@ def _image(measured: Measured, engine: str) -> tuple[str, bool]:
     found = measured.meta.get("image") or measured.study.engine.image
     if found is not None:
         return str(found), True
-    version = measured.study.engine.version or "unknown"
-    return IMAGES.get(engine, f"set-me/{engine}:{{}}").format(version.partition("+")[0]), False
+    version = (measured.study.engine.version or "").partition("+")[0]
+    named = IMAGES.get(engine) if version else None
+    return (named or f"set-me/{engine}:{{}}").format(version or "version"), False
 
 
 def _models_here(measured: Measured) -> dict[str, str | None]:

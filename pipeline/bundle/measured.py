@@ -13,13 +13,15 @@ from pipeline.engine.autotuner_cache import cache_files, keeps_cache, sha256
 from pipeline.engine.catalog import find_engine
 from pipeline.engine.protocol import Rendered
 from pipeline.engine.trtllm.disaggregated import num_machines, render_deployment
-from pipeline.engine.trtllm.multinode import num_nodes
 from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
 from pipeline.record import Row, Trial
 from pipeline.score import usable
 from pipeline.study import Study
 from pipeline.vocabulary import Evidence
+
+SHARED = ("evidence", "boundary", "weights", "gpu_name", "num_gpus", "engine_version", "workload", "plan")
+"""Columns that rows behind one number must share."""
 
 RENDERED_KNOB = "engine.knobs.rendered"
 """Of a server that someone else started: the folder of `tpw render` that it runs (`tpw measure rendered=`)."""
@@ -102,11 +104,7 @@ def measured(
                 "start it through tpw measure without url=, or give the deployment that tpw render wrote"
             )
         config = EngineConfig.from_axes(trial.engine, _requested(trial))
-        rendered, count = (
-            find_engine(study).render(config, study),
-            num_nodes(config.parallelism.num_gpus, study.hardware),
-        )
-        measured_hash = rows[0].rendered_hash
+        rendered, count, measured_hash = find_engine(study).render(config, study), 1, rows[0].rendered_hash
     else:
         config, measured_hash = deployment.generation, str(_requested(trial).get(RENDERED_KNOB))
         rendered, count = render_deployment(deployment, study), num_machines(deployment, study)
@@ -135,6 +133,12 @@ def _checked_rows(trial: Trial, rows: Sequence[Row], *, is_random_allowed: bool)
     if not any(row.trial_id == trial.trial_id for row in valid):
         raise ConfigError(f"{name}: has no valid row, so there is no measured number to ship; choose another trial")
     for row in rows:
+        for key in SHARED:
+            if getattr(row, key) != getattr(valid[0], key):
+                raise ConfigError(
+                    f"row {row.row_id}: {key}={getattr(row, key)}, and row {valid[0].row_id} has "
+                    f"{getattr(valid[0], key)}: one number cannot rest on both; pass rows of one kind"
+                )
         for key in ("rendered_hash", "config_hash"):
             if getattr(row, key) != getattr(trial, key):
                 raise ConfigError(

@@ -26,11 +26,7 @@ def readme(facts: Mapping[str, Any], left_out: Mapping[str, str]) -> str:
         "## Launch",
         _launch(facts, left_out),
         "## Verify",
-        "```\n"
-        "sha256sum -c SHA256SUMS                        # files as they were written\n"
-        f"tpw verify {facts['folder']}           # also the rendered hash, the rows, the manifests\n"
-        f"tpw verify {facts['folder']} --live    # starts it again, measures this load, compares\n"
-        "```",
+        _verify(facts["folder"]),
         "## Autotuner's cache",
         _cache(facts),
         "## Quality",
@@ -106,6 +102,16 @@ def _launch(facts: Mapping[str, Any], left_out: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
+def _verify(folder: str) -> str:
+    commands = {
+        "sha256sum -c SHA256SUMS": "files as they were written",
+        f"tpw verify {folder}": "also the rendered hash, the rows, the manifests",
+        f"tpw verify {folder} --live": "starts it again, measures this load, compares",
+    }
+    width = max(map(len, commands))
+    return "```\n" + "".join(f"{command:{width}}  # {what}\n" for command, what in commands.items()) + "```"
+
+
 def _cache(facts: Mapping[str, Any]) -> str:
     temperature, files = facts["measured_start"]["autotuner_cache"], facts["autotuner_cache"]
     if files:
@@ -116,9 +122,12 @@ def _cache(facts: Mapping[str, Any]) -> str:
             "starts from that file, and writes to a copy."
         )
     if facts["keeps_cache"]:
-        return (
-            f"The measured start ({temperature or 'cold or warm is not recorded'}) left none: each launch tunes anew."
+        found = (
+            f"The measured start was {temperature} and left none"
+            if temperature
+            else "That of the measured start was not kept"
         )
+        return f"{found}: each launch tunes anew."
     return "This engine keeps none in its folder, so nothing is carried."
 
 

@@ -28,6 +28,8 @@ SCHEMA_VERSION = 1
 """Of `bundle` in decision.json."""
 
 DECISION, RENDERED, README, HASHES = "decision.json", "rendered.json", "README.md", "SHA256SUMS"
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
 STATE = "state"
 """What run.sh makes; no part of the bundle."""
 
@@ -52,7 +54,7 @@ def write_bundle(  # noqa: PLR0913  # what was measured, decided and checked
 
     Args:
         folder: The bundle; its last part is its name.
-        study: As stored with the trial (`resume.study_of`).
+        study: As stored with the trial (`resume.study_of`); of a split deployment, the one that it was rendered under.
         trial: The measured start.
         rows: Its rows, and those of other starts of the same config.
         decision: The chooser's, stored as it is but for the key `bundle`; `schema_version` must be in it.
@@ -114,12 +116,11 @@ def _files(name: str, found: Measured, box: Container) -> tuple[dict[str, str], 
     files = {path: text for path, text in rendered.files.items() if path != SCRIPT}
     files[RENDERED] = as_json({"files": rendered.files, "argv": rendered.argv, "env": rendered.env})
     files[RUN] = run_script(found, (
-        f"{found.trial.engine} {found.trial.engine_version or ''}: command line and environment as measured.",
+        f"{found.study.engine.name} {found.trial.engine_version or ''}: command line and environment as measured.",
         f"rendered_hash {found.rendered_hash}, trial {found.trial.trial_id} of study {found.trial.study_id}.",
     ))  # fmt: skip
     left_out: dict[str, str] = {}
-    if found.num_machines > 1:
-        why = f"it spans {found.num_machines} machines, which run.sh starts through Slurm"
+    if (why := _why_no_container(found)) is not None:
         left_out = {"compose.yaml": why, "kubernetes.yaml": why}
     else:
         files["compose.yaml"] = _labelled(compose_file.compose_file(name, box), compose_file.SOURCE)
@@ -137,6 +138,16 @@ def _files(name: str, found: Measured, box: Container) -> tuple[dict[str, str], 
         text = dynamo.dynamo(name, found, found.deployment)
         files["dynamo.yaml"] = _labelled(text, "NVIDIA Dynamo's CRD nvidia.com/v1alpha1")
     return files, left_out
+
+
+def _why_no_container(found: Measured) -> str | None:
+    """Why one container is no place for it, or None."""
+    if found.num_machines > 1:
+        return f"it spans {found.num_machines} machines, which run.sh starts through Slurm"
+    host = found.study.engine.host
+    if found.deployment is not None and host in LOOPBACK:
+        return f"its orchestrator listens on {host}, as measured (engine.host), where no one outside reaches it"
+    return None
 
 
 def _labelled(text: str, source: str) -> str:
@@ -165,7 +176,7 @@ def _facts(
             "start_s": trial.start_s, "start_energy_j": trial.start_energy_j, "tool_version": trial.tool_version,
             "autotuner_cache": found.autotuner_cache,
         },
-        "keeps_cache": keeps_cache(found.rendered),
+        "keeps_cache": keeps_cache(found.rendered) or found.deployment is not None,
         "autotuner_cache": [{"file": name, "sha256": found.cache_sha256[name]} for name in found.cache],
         "headline": dataclasses.asdict(number) | {"load": str(number.point)},
         "rows": [row.to_dict() for row in found.rows],
@@ -177,7 +188,7 @@ def _facts(
         "slo": dataclasses.asdict(slo),
         "workload": dataclasses.asdict(study.workload),
         "versions": {
-            "engine": trial.engine, "engine_version": trial.engine_version, "driver_version": first.driver_version,
+            "engine": study.engine.name, "engine_version": trial.engine_version, "driver_version": first.driver_version,
             "tool_version": trial.tool_version, "image": found.meta.get("image") or study.engine.image,
         },
         "image": box.image,

@@ -127,8 +127,7 @@ def serving(side: Side, quality_id: str, timeout_s: float, report: Callable[[str
     if side.rendered_hash not in {None, rendered_hash}:
         raise ConfigError(
             f"{name}: was measured as rendered_hash={side.rendered_hash}, {side.config.engine} {rig.engine_version} "
-            f"here starts as {rendered_hash}; check it with the version that was measured, or give the config as a YAML "
-            "file"
+            f"here starts as {rendered_hash}; check it with the version that was measured, or give its config as YAML"
         )
     try:
         with rig.start(side.config, f"quality-{quality_id}-{side.role}", report) as session:

@@ -52,8 +52,17 @@ def test_a_split_deployment_has_a_worker_for_each_half(tmp_path: Path) -> None:
     page = (folder / "README.md").read_text()
     assert "NVIDIA Dynamo, **rendered and checked, not run**" in page
     assert (folder / "dynamo.yaml").read_text().startswith("# Rendered and checked")
+    assert "num_context_servers=2" in page
+    assert "No `compose.yaml`: its orchestrator listens on 127.0.0.1" in page
+    assert "That of the measured start was not kept: each launch tunes anew" in page
     assert_is_bash(folder / "run.sh")
-    assert "4 x" in page or "num_context_servers=2" in page
+
+
+def test_a_deployment_that_others_reach_has_a_container(tmp_path: Path) -> None:
+    asked = study("engine.host=0.0.0.0")
+    folder = write_bundle(tmp_path / "split", **measured_server(asked, only(asked)), deployment=only(asked))
+    (service,) = yaml.safe_load((folder / "compose.yaml").read_text())["services"].values()
+    assert service["deploy"]["resources"]["reservations"]["devices"][0]["count"] == 4
 
 
 def test_several_machines_have_no_compose_file(tmp_path: Path) -> None:

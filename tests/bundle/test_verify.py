@@ -30,6 +30,11 @@ def test_a_bundle_as_written_is_what_was_measured(bundle: Path) -> None:
     assert "4 rows are equal to those in" in said.out
 
 
+@pytest.mark.parametrize("decision", sorted(RESULTS.parent.glob("engines/production/*/decision.json")))
+def test_every_bundle_that_is_kept_here_is_what_was_measured(decision: Path) -> None:
+    assert verify_bundle(decision.parent, Store(RESULTS)).differences == ()
+
+
 def test_rows_that_are_elsewhere_are_said_not_to_be_compared(bundle: Path, tmp_path: Path) -> None:
     found = verify_bundle(bundle, Store(tmp_path / "no-results"))
     assert found.differences == ()

@@ -98,6 +98,14 @@ def test_what_was_not_measured_so_is_not_shipped(tmp_path: Path, columns: dict[s
         write_bundle(tmp_path / "b", **given, allow_random_weights=True)
 
 
+@pytest.mark.parametrize(("key", "value"), [("gpu_name", "NVIDIA B200"), ("engine_version", "0.25"), ("num_gpus", 2)])
+def test_rows_of_two_kinds_make_no_number(tmp_path: Path, key: str, value: object) -> None:
+    given = recorded()
+    given["rows"] = [*given["rows"], dataclasses.replace(given["rows"][0], row_id="other", **{key: value})]
+    with pytest.raises(ConfigError, match=f"row other: {key}={value}.*one number cannot rest on both"):
+        write_bundle(tmp_path / "b", **given, allow_random_weights=True)
+
+
 def test_what_this_version_renders_otherwise_is_not_shipped(tmp_path: Path) -> None:
     given = recorded()
     env = dataclasses.replace(given["study"].engine, env={"A": "1"})  # as a version with another default would
