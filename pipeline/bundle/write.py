@@ -125,10 +125,11 @@ def _files(name: str, found: Measured, box: Container) -> tuple[dict[str, str], 
     else:
         files["compose.yaml"] = _labelled(compose_file.compose_file(name, box), compose_file.SOURCE)
         shipped = {path: text for path, text in files.items() if path not in {RENDERED, "compose.yaml"}}
-        shipped |= {
-            path: place.read_text(encoding="utf-8") for path, place in {**own_files(found), **found.cache}.items()
-        }
-        if kubernetes.fits(shipped):
+        places = {**own_files(found), **found.cache}
+        shipped |= {path: place.read_text(encoding="utf-8", errors="replace") for path, place in places.items()}
+        if any("\N{REPLACEMENT CHARACTER}" in shipped[path] for path in found.cache):
+            left_out["kubernetes.yaml"] = "the autotuner's cache is no text, which a ConfigMap takes"
+        elif kubernetes.fits(shipped):
             files["kubernetes.yaml"] = _labelled(
                 kubernetes.kubernetes(name, box, shipped), "Kubernetes API, v1 and apps/v1"
             )

@@ -59,16 +59,16 @@ def check(
     The reference is asked twice: how far it agrees with itself is how far anything can.
 
     Raises:
-        ConfigError: If a side does not start or does not answer, or their tokenizers differ.
+        ConfigError: If models, weights or tokenizers differ, or a side does not start or does not answer.
         EngineError: If an engine is not to be had here.
         MeterError: If GPUs cannot be read.
     """
     quality_id, started, prompts = new_id(), datetime.now(UTC).isoformat(timespec="seconds"), read_prompts(settings)
+    facts = shared_facts(candidate, reference)
     other = _examine(reference, quality_id, prompts, settings, report, is_asked_again=True)
     own = _examine(candidate, quality_id, prompts, settings, report, is_asked_again=False)
     _check_tokenizers(candidate, own.answers, reference, other.answers)
-    facts = shared_facts([candidate, reference])
-    notes = (*other.notes, *own.notes, *([RANDOM] if facts["weights"] == "random" else []))
+    notes = (*other.notes, *own.notes, *([RANDOM] if facts.get("weights") == "random" else []))
     common: dict[str, Any] = {
         "quality_id": quality_id, "started_utc": started, "tool_version": __version__,
         **candidate.columns(own.started), **reference.columns(other.started), **facts,

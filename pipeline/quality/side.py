@@ -1,7 +1,7 @@
 """The two sides of a comparison: a server that runs, or a config that is started here for as long as it is asked."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from pipeline.engine.attached import AttachedServer
 from pipeline.engine.catalog import find_engine
 from pipeline.engine_config import EngineConfig, canonical_json
 from pipeline.errors import ConfigError, EngineError
+from pipeline.held import held
 from pipeline.quality.answers import Endpoint
 from pipeline.resume import study_of
 from pipeline.rig.catalog import open_rig
@@ -175,7 +176,18 @@ def _config(engine: str, requested: dict[str, Any]) -> EngineConfig:
     )
 
 
-def shared_facts(sides: Sequence[Side]) -> dict[str, str | None]:
-    """Model and weights, as far as a side that is started here tells."""
-    study = next((side.study for side in sides if side.study is not None), None)
-    return {"model": study.model.name if study else None, "weights": study.weights if study else None}
+def shared_facts(candidate: Side, reference: Side) -> dict[str, str | None]:
+    """Model and weights, as far as a side that is started here tells.
+
+    Raises:
+        ConfigError: If they differ.
+    """
+    studies = [side.study for side in (candidate, reference) if side.study is not None]
+    for key in ("model.name", "weights", "weights_seed"):
+        own, *others = (held(study)[key] for study in studies) if studies else (None,)
+        if others and own != others[0]:
+            raise ConfigError(
+                f"candidate={candidate.name}: {key}={own}, reference={reference.name} has {others[0]}; compare "
+                "configs of one model and one kind of weights"
+            )
+    return {"model": studies[0].model.name, "weights": studies[0].weights} if studies else {}

@@ -13,6 +13,8 @@ from pipeline.quality.gate import check
 from pipeline.quality.record import Finding, QualityResult, Verdict, append_result, judged, latest_for, read_results
 from pipeline.quality.settings import QualitySettings, load_settings
 from pipeline.quality.side import Side
+from pipeline.repeat import only_config
+from tests.builders import make_study, with_axes
 from tests.cli.command import tpw
 from tests.quality.stand_in_server import Model, serving
 
@@ -100,6 +102,18 @@ def test_a_server_that_does_not_answer_as_asked_is_said(
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         check(*sides(stack, candidate), replace(settings, timeout_s=0.2 if candidate.delay_s else 10))
+
+
+def test_models_and_kinds_of_weights_are_not_mixed(settings: QualitySettings) -> None:
+    study = make_study()
+    side = Side(role="candidate", name="one", study=study, config=only_config(with_axes(study)))
+    for key, changed in {
+        "weights=random": replace(study, weights="checkpoint"),
+        "weights_seed=0": replace(study, weights_seed=1),
+        "model.name=tiny-llama": replace(study, model=replace(study.model, name="other")),
+    }.items():
+        with pytest.raises(ConfigError, match=f"candidate=one: {key}, reference=two has"):
+            check(side, replace(side, role="reference", name="two", study=changed), settings)
 
 
 def test_a_result_is_kept_and_found_by_what_was_started(tmp_path: Path) -> None:
