@@ -8,7 +8,7 @@ OPENVINO := .venv-openvino/.installed
 OVERRIDES = model=$(MODEL) $(if $(HARDWARE),hardware=$(HARDWARE)) $(if $(WORKLOAD),workload=$(WORKLOAD)) \
 	$(if $(SLO),slo=$(SLO)) $(if $(BUDGET),search.budget_trials=$(BUDGET)) $(if $(STUDY),study=$(STUDY)) $(ARGS)
 
-.PHONY: help setup sweep plan doctor show choose test check docs bench-load bench-coverage bench-model bench-search crosscheck verify format lock clean
+.PHONY: help setup sweep plan doctor show choose test check docs bench-load bench-coverage bench-model bench-search crosscheck quality verify format lock clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -74,6 +74,9 @@ bench-search: $(VENV)  ## starts that each way of searching takes, against known
 
 crosscheck: setup $(AIPERF)  ## our load client against AIPerf on one server (5 min, 1.2 GB once); JSON last
 	.venv/bin/python -m bench.crosscheck $(ARGS)
+
+quality: $(VENV)  ## answers of CANDIDATE= beside those of REFERENCE=: urls, YAML files of configs, bundles or trials
+	.venv/bin/tpw quality candidate=$(CANDIDATE) reference=$(REFERENCE) $(OVERRIDES)
 
 verify: $(VENV)  ## recompute every stored row from its evidence
 	.venv/bin/tpw verify

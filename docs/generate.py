@@ -26,6 +26,7 @@ from pipeline.engine.trtllm.rules import RULES
 from pipeline.engine_config import EngineConfig
 from pipeline.grouping import grouped
 from pipeline.precision import formats
+from pipeline.quality.record import Finding
 from pipeline.record import Row, Trial
 from pipeline.resume import stored_study
 from pipeline.roofline.calibration import CONSTANTS, SHIPPED, Error, Errors
@@ -61,8 +62,10 @@ REFERENCE = {
 def generated() -> dict[Path, str]:
     """Every generated document with what it should hold."""
     columns = (
-        "# Columns\n\nGenerated from `pipeline/record.py` by `make docs`. Absent is null, never 0.\n\n"
-        f"## Row\n\n{markdown_table(Row)}\n\n## Trial\n\n{markdown_table(Trial)}\n"
+        "# Columns\n\nGenerated from `pipeline/record.py` and `pipeline/quality/record.py` by `make docs`. "
+        "Absent is null, never 0.\n\n"
+        f"## Row\n\n{markdown_table(Row)}\n\n## Trial\n\n{markdown_table(Trial)}\n\n"
+        f"## Finding of `tpw quality`\n\n{markdown_table(Finding)}\n"
     )
     readme = {"results": results_block(), "reference": reference_block(), "agreement": agreement_block()}
     measurement = {
