@@ -1,5 +1,6 @@
 """`tpw verify`: recompute stored rows from their evidence, or a production bundle's hashes; fail where they differ."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -58,11 +59,14 @@ def _verify_rows(console: Console, store: Store, which: Sequence[str]) -> None:
     from pipeline.trace_file import from_table
 
     studies: dict[str, Study] = {}
-    num_bad, num_modelled = 0, 0
+    num_bad, num_modelled, elsewhere = 0, 0, Counter[str]()
     rows = find_rows(store, which)
     for row in rows:
         if row.trace_file is None:
             num_modelled += 1
+            continue
+        if not (store.results_dir / row.trace_file).parent.is_dir():
+            elsewhere[row.study_id] += 1
             continue
         name = f"row {row.row_id} ({row.study_id}, load {row.load_text})"
         try:
@@ -86,7 +90,10 @@ def _verify_rows(console: Console, store: Store, which: Sequence[str]) -> None:
             if row.method == 1 and len(rows) == 1:
                 console.print(f"  not compared, as method 1 had other formulae or did not record: "
                               f"{', '.join(found.not_compared)}", soft_wrap=True)  # fmt: skip
-    num_good = len(rows) - num_bad - num_modelled
+    for study_id, count in elsewhere.items():
+        console.print(f"{study_id}: none of its traces is here, so {count} rows were not checked", style="yellow",
+                      soft_wrap=True)  # fmt: skip
+    num_good = len(rows) - num_bad - num_modelled - elsewhere.total()
     console.print(f"{num_good} rows follow from their evidence, {num_bad} do not"
                   f"{f', {num_modelled} are modelled or imported and have none' if num_modelled else ''}")  # fmt: skip
     if num_bad or not num_good:
