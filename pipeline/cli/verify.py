@@ -59,15 +59,11 @@ def _verify_rows(console: Console, store: Store, which: Sequence[str]) -> None:
     from pipeline.trace_file import from_table
 
     studies: dict[str, Study] = {}
-    num_bad, num_modelled, elsewhere = 0, 0, Counter[str]()
+    num_bad = 0
     rows = find_rows(store, which)
-    for row in rows:
-        if row.trace_file is None:
-            num_modelled += 1
-            continue
-        if not (store.results_dir / row.trace_file).parent.is_dir():
-            elsewhere[row.study_id] += 1
-            continue
+    recorded = [row for row in rows if row.trace_file is not None]
+    here = [row for row in recorded if (store.results_dir / str(row.trace_file)).parent.is_dir()]
+    for row in here:
         name = f"row {row.row_id} ({row.study_id}, load {row.load_text})"
         try:
             trace = from_table(store.read_trace(row))
@@ -90,10 +86,11 @@ def _verify_rows(console: Console, store: Store, which: Sequence[str]) -> None:
             if row.method == 1 and len(rows) == 1:
                 console.print(f"  not compared, as method 1 had other formulae or did not record: "
                               f"{', '.join(found.not_compared)}", soft_wrap=True)  # fmt: skip
+    elsewhere = Counter(row.study_id for row in recorded) - Counter(row.study_id for row in here)
     for study_id, count in elsewhere.items():
         console.print(f"{study_id}: none of its traces is here, so {count} rows were not checked", style="yellow",
                       soft_wrap=True)  # fmt: skip
-    num_good = len(rows) - num_bad - num_modelled - elsewhere.total()
+    num_good, num_modelled = len(here) - num_bad, len(rows) - len(recorded)
     console.print(f"{num_good} rows follow from their evidence, {num_bad} do not"
                   f"{f', {num_modelled} are modelled or imported and have none' if num_modelled else ''}")  # fmt: skip
     if num_bad or not num_good:

@@ -1,5 +1,5 @@
-"""Real windows recorded on H100s and H200s (results/): their traces still give the rows that were stored, what happened there is
-still caught, and a search resumes from them."""
+"""Real windows recorded on H100s and H200s (results/): their traces still give the rows that were stored, what happened
+there is still caught, and a search resumes from them."""
 
 import json
 import statistics
