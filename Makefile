@@ -42,8 +42,9 @@ show: $(VENV)  ## the results of the latest study, from its rows
 choose: $(VENV)  ## the config to serve with, from the rows of STUDY under SLO; ARGS='--tokens-per-s 50000 --profile diurnal'
 	.venv/bin/tpw choose $(STUDY) $(if $(SLO),--slo $(SLO)) $(ARGS)
 
-test: setup  ## all tests
-	.venv/bin/pytest
+test: setup  ## all tests: those that measure this machine by themselves, the others on two cores
+	.venv/bin/pytest -n 2 --dist worksteal -m 'not alone'
+	.venv/bin/pytest -m alone
 
 check: $(VENV)  ## format, lint, types, import layers
 	.venv/bin/ruff format --check .

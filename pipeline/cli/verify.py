@@ -92,7 +92,7 @@ def _verify_rows(console: Console, store: Store, which: Sequence[str]) -> None:
                       soft_wrap=True)  # fmt: skip
     num_good, num_modelled = len(here) - num_bad, len(rows) - len(recorded)
     console.print(f"{num_good} rows follow from their evidence, {num_bad} do not"
-                  f"{f', {num_modelled} are modelled or imported and have none' if num_modelled else ''}")  # fmt: skip
+                  f"{f', {num_modelled} are modelled or imported and have none' if num_modelled else ''}", soft_wrap=True)  # fmt: skip
     if num_bad or not num_good:
         raise typer.Exit(1)
 
