@@ -91,8 +91,8 @@ def _verify_rows(console: Console, store: Store, which: Sequence[str]) -> None:
         console.print(f"{study_id}: none of its traces is here, so {count} rows were not checked", style="yellow",
                       soft_wrap=True)  # fmt: skip
     num_good, num_modelled = len(here) - num_bad, len(rows) - len(recorded)
-    console.print(f"{num_good} rows follow from their evidence, {num_bad} do not"
-                  f"{f', {num_modelled} are modelled or imported and have none' if num_modelled else ''}", soft_wrap=True)  # fmt: skip
+    others = f", {num_modelled} are modelled or imported and have none" if num_modelled else ""
+    console.print(f"{num_good} rows follow from their evidence, {num_bad} do not{others}", soft_wrap=True)
     if num_bad or not num_good:
         raise typer.Exit(1)
 
