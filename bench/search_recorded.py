@@ -23,6 +23,9 @@ from pipeline.store import Store
 from pipeline.study import Study
 
 STUDIES = ("h200-grid-llama-3.1-8b-gpu2", "h200-grid-llama-3.1-8b-gpu3")
+ANCHOR_STUDIES = ("h200-grid-llama-3.1-8b-gpu0", "h200-grid-llama-3.1-8b-gpu1")
+"""Another host of the same visit, where only the anchor was measured."""
+
 SLOS = ("none", "interactive")
 STORE = Store(Path(__file__).parents[1] / "results")
 

@@ -11,6 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from bench.model import POINTS, Points, floor, leave_one_model_out, order, read_points
+from docs.search_blocks import bench_lines, grid_lines
 from pipeline.bill import bill
 from pipeline.calibrate import calibrate, errors_of_others
 from pipeline.calibrate import usable as usable_points
@@ -75,6 +76,10 @@ def generated() -> dict[Path, str]:
         "drift": drift_block(),
     }
     choose = {"schema": schema_block()}
+    search = {
+        "grid": table(grid_lines(), num_left=2),
+        **{f"bench-{kind}": table(bench_lines(kind)) for kind in ("recorded", "surrogate")},
+    }
     model = {
         "accuracy": accuracy_block(), "models": models_block(), "own": own_block(), "constants": constants_block()
     }  # fmt: skip
@@ -86,6 +91,7 @@ def generated() -> dict[Path, str]:
             "docs/tensorrt-llm.md", {"precision": precision_block(), "rules": rules_block()}
         ),
         REPO / "docs" / "choose.md": filled("docs/choose.md", choose),
+        REPO / "docs" / "search.md": filled("docs/search.md", search),
         REPO / "docs" / "columns.md": columns,
     }
 
