@@ -22,7 +22,7 @@ TOOL = "aiperf"
 UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "sec": 1.0, "s": 1.0, "seconds": 1.0}
 UNITS_J = {"J": 1.0, "joules": 1.0, "kJ": 1e3, "MJ": 1e6}
 COUNTS = {"tokens": 1.0, "requests": 1.0, "count": 1.0, "": 1.0}
-RATES = {"tokens/sec": 1.0, "tokens/s": 1.0}
+RATES = {"tokens/sec": 1.0, "tokens/s": 1.0, "requests/sec": 1.0, "requests/s": 1.0}
 
 LATENCIES = {"ttft": "time_to_first_token", "tpot": "inter_token_latency", "e2e": "request_latency"}
 
@@ -57,10 +57,12 @@ def read(file: ForeignFile) -> Read:
     run = Document(str(file.path), content)
     if run.value("was_cancelled") is True or run.value("is_complete") is False:
         raise ConfigError(f"{run.where}: the run was cut short: its averages are of a part of the load")
-    duration_s = _needed(run, "benchmark_duration", "avg", UNITS_S)
-    output_tokens = round(_needed(run, "total_osl", "avg", COUNTS))
     completed = round(_needed(run, "request_count", "avg", COUNTS))
-    input_tokens = round(_value(run, "total_isl", "avg", COUNTS) or 0) or None
+    duration_s = _duration_s(run, completed)
+    output_tokens = round(_total(run, "osl", "output_sequence_length", completed))
+    input_tokens = round(_total(run, "isl", "input_sequence_length", completed)) or None
+    if not output_tokens:
+        raise ConfigError(f"{run.where}: has neither total_osl nor output_sequence_length: it is of no tokens")
     agrees(run.where, "total_osl / benchmark_duration and output_token_throughput",
            output_tokens / duration_s, _value(run, "output_token_throughput", "avg", RATES))  # fmt: skip
     phase, load_note = _phase(run)
@@ -113,7 +115,7 @@ def _value(run: Document, tag: str, statistic: str, units: dict[str, float]) -> 
     if value is None:
         return None
     unit = run.value(tag, "unit")
-    if unit not in units:
+    if not isinstance(unit, str) or unit not in units:
         raise ConfigError(f"{run.where}: units in doubt: {tag} is in {unit!r}; known: {', '.join(filter(None, units))}")
     return value * units[unit]
 
@@ -126,6 +128,22 @@ def _needed(run: Document, tag: str, statistic: str, units: dict[str, float]) ->
     """
     run.positive(tag, statistic)
     return _value(run, tag, statistic, units) or 0.0
+
+
+def _duration_s(run: Document, completed: int) -> float:
+    """Time from the first request sent to the last answer; early versions give only what it was divided by.
+
+    Raises:
+        ConfigError: If neither is there.
+    """
+    duration_s = _value(run, "benchmark_duration", "avg", UNITS_S)
+    return duration_s or completed / _needed(run, "request_throughput", "avg", RATES)
+
+
+def _total(run: Document, name: str, each: str, completed: int) -> float:
+    """Tokens of all requests; early versions give the mean alone. 0 where neither is there."""
+    total = _value(run, f"total_{name}", "avg", COUNTS)
+    return total if total is not None else (_value(run, each, "avg", COUNTS) or 0.0) * completed
 
 
 def _latencies_s(run: Document) -> tuple[dict[str, float | None], list[str]]:
