@@ -107,8 +107,9 @@ def _chosen(reported: Reported, given: Collection[str], model: str | None) -> tu
     if not reported.has_parallelism and not {"parallelism", "parallelism.tp"} & set(given):
         missing.append("does not say on how many GPUs; say parallelism.tp=N")
     engine = reported.engine if reported.engine in groups()["engine"] else "attached"
+    weights = "random" if reported.is_random_weights else "checkpoint"
     chosen = {"model": model or "", "engine": engine, "plan": "quick", "workload": "chat_1k_1k",
-              "study": f"imported-{reported.tool}", "weights": "checkpoint", "hardware": hardware or ""}  # fmt: skip
+              "study": f"imported-{reported.tool}", "weights": weights, "hardware": hardware or ""}  # fmt: skip
     return chosen, missing
 
 

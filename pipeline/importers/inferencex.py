@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.importers.foreign_file import Document, ForeignFile, digest
 from pipeline.importers.reported import Read, Reported, agrees
+from pipeline.inferencex_point import FRAMEWORKS, LATENCIES, MODELS, POWER_SCHEMA
 from pipeline.vocabulary import Boundary
 
 TOOL = "inferencex"
@@ -21,25 +22,16 @@ TOOL = "inferencex"
 REQUIRED = {"hw", "conc", "framework", "precision"}
 """What every point has; fixed lengths have isl, osl and tput_per_gpu too, agentic ones have not."""
 
-LATENCIES = {
-    f"{ours}_{percentile}_s": f"{statistic}_{theirs}"
-    for ours, theirs in (("ttft", "ttft"), ("tpot", "tpot"), ("e2e", "e2el"))
-    for percentile, statistic in (("p50", "median"), ("p99", "p99"))
-}
-"""Column -> key, seconds. Their ITL is the time between chunks, whatever these hold; ours is per token."""
-
-ENGINES = {"trt": "trtllm", "vllm": "vllm", "sglang": "sglang", "atom": "atom", "tilert": "tilert"}
+ENGINES = {framework: engine for engine, framework in FRAMEWORKS.items()}
 WEIGHTS = {"fp4": "fp4", "fp8": "fp8", "bf16": "bf16"}
-MODELS = {"gptoss": "gpt-oss-120b", "dsr1": "deepseek-r1", "70b": "llama-3.3-70b"}
-"""`infmax_model_prefix` -> conf/model, by the master configs of InferenceX."""
+CHOICES = {prefix: choice for choice, prefix in MODELS.items()}
+"""`infmax_model_prefix` -> conf/model."""
 
 ROLES = (
     "prefill_tp", "prefill_pp", "prefill_ep", "prefill_dp_attention", "prefill_num_workers", "num_prefill_gpu",
     "decode_num_workers", "num_decode_gpu",
 )  # fmt: skip
 """What tells a disaggregated deployment from another, beside its decode engines."""
-
-POWER_SCHEMA = 2
 
 
 def recognises(file: ForeignFile) -> bool:
@@ -73,7 +65,7 @@ def _point(file: ForeignFile, point: Document, source: str) -> Reported:
     total_tokens_per_s = point.positive("tput_per_gpu") * num_gpus
     framework, image = point.text("framework") or "", point.text("image") or ""
     engine = _engine(framework)
-    version = _version(framework, image)
+    version = point.text("engine_version") or _version(framework, image)  # the first in points of our own export
     energy, notes = _energy(point)
     notes = [*notes, "time: the file's", "ITL: theirs is between chunks", "KV cache format and batching: not said"]
     if version is None:
@@ -86,11 +78,12 @@ def _point(file: ForeignFile, point: Document, source: str) -> Reported:
         digest=digest(TOOL, point.content),
         started=file.modified,
         model=point.text("model") or "",
-        model_choice=MODELS.get(point.text("infmax_model_prefix") or ""),
+        model_choice=CHOICES.get(point.text("infmax_model_prefix") or ""),
         weights=WEIGHTS.get(point.text("precision") or "", ""),
         weights_said=f"precision={point.text('precision')}",
         engine=engine,
         engine_version=version,
+        is_random_weights=point.text("weights") == "random",
         hardware=point.text("decode_hw") or point.text("hw"),
         num_gpus=num_gpus,
         axes=_axes(point) | router,
@@ -183,16 +176,15 @@ def _energy(point: Document) -> tuple[dict[str, Any], list[str]]:
         has_block = any(str(key).startswith(("avg_power", "joules_per_", "power_valid")) for key in point.content)
         return {"boundary": Boundary.FACILITY}, ["power block: not validated, left out"] if has_block else []
     power_w, energy_j = point.positive("avg_total_gpu_power_w"), point.positive("total_gpu_energy_j")
-    per_output, per_total = point.number("joules_per_output_token"), point.number("joules_per_total_token")
+    per_output, per_input = point.number("joules_per_output_token"), point.number("joules_per_input_token")
     per_query = point.number("joules_per_successful_query")
-    output_tokens = round(energy_j / per_output) if per_output else None
     return {
         "boundary": Boundary.GPU,
         "power_w": power_w,
         "gpu_energy_j": energy_j,
         "duration_s": energy_j / power_w,
-        "output_tokens": output_tokens,
-        "input_tokens": round(energy_j / per_total) - output_tokens if per_total and output_tokens else None,
+        "output_tokens": round(energy_j / per_output) if per_output else None,
+        "input_tokens": round(energy_j / per_input) if per_input else None,
         "num_completed": round(energy_j / per_query) if per_query else None,
         "output_tokens_per_joule": 1 / per_output if per_output else None,
     }, []

@@ -30,6 +30,7 @@ class Reported:
         model_choice: The choice of conf/model, where the tool has a key of its own for the model.
         weights: Format of the weights in the words of conf/precision.
         weights_said: What it says of formats, for messages.
+        is_random_weights: Whether it says that weights were drawn.
         engine: Serving engine.
         engine_version: Its version.
         gpu_name: As a driver names it.
@@ -66,6 +67,7 @@ class Reported:
     model_choice: str | None = None
     weights: str | None = None
     weights_said: str = "no format"
+    is_random_weights: bool = False
     engine: str | None = None
     engine_version: str | None = None
     gpu_name: str | None = None
