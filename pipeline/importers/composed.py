@@ -5,6 +5,7 @@ What the report does not say the user does, as overrides of the same keys that a
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 
 from pydantic import ValidationError
 
@@ -41,7 +42,7 @@ def compose_study(reported: Reported, overrides: Sequence[str]) -> tuple[Study, 
     words = [f"{key}={value}" for key, value in chosen.items() if key not in given]
     if missing:
         raise ConfigError(f"{reported.where}: {'; '.join(missing)}")
-    study = load_study([*words, *(text for text in overrides if text.split("=", 1)[0] not in OWN_KEYS)])
+    study = _loaded((*words, *(text for text in overrides if text.split("=", 1)[0] not in OWN_KEYS)))
     nvml_name = study.hardware.nvml_name
     if nvml_name and reported.gpu_name and nvml_name not in reported.gpu_name:
         raise ConfigError(
@@ -58,6 +59,12 @@ def compose_study(reported: Reported, overrides: Sequence[str]) -> tuple[Study, 
     # The plan's name is none of ours, so that no sweep of that study's name goes on here (resume.py).
     study = dataclasses.replace(study, workload=workload, plan=dataclasses.replace(study.plan, name=reported.tool))
     return study, _config(reported, study, given, of_checkpoint)
+
+
+@cache
+def _loaded(overrides: tuple[str, ...]) -> Study:
+    """A study, composed once: a file may hold hundreds of measurements of few cases."""
+    return load_study(overrides)
 
 
 def own_values(overrides: Sequence[str]) -> dict[str, int]:
