@@ -52,8 +52,8 @@ def public(store: Store, tool: str, models: Collection[str]) -> Public:
     stored = [row for name in store.studies() for row in store.rows(name) if row.source_tool == tool]
     if stored:
         studies = ", ".join(sorted({row.study_id for row in stored}))
-        rows = tuple(row for row in usable(stored) if row.model in models)
-        return Public(tool, rows, frozenset(row.model for row in stored), f"{len(stored)} rows of {studies}")
+        good = tuple(row for row in usable(stored) if row.model in models)
+        return Public(tool, good, frozenset(row.model for row in stored), f"{len(stored)} rows of {studies}")
     if tool != mlenergy.TOOL:
         raise ConfigError(f"against {tool}: no point of it was imported; first: tpw import {tool} agg_*.json")
     by_model = grouped(mlenergy.read(read_file(mlenergy.shipped())).reported, lambda each: checkpoint(each.model)[0])

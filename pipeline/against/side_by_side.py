@@ -135,7 +135,8 @@ def _candidates(row: Row, public: Public, asked: Asked) -> tuple[list[Row], str 
         kept = [each for each in left if fits(value_of(row), value_of(each))]
         if not kept:
             there = sorted({str(value_of(each)) for each in left})
-            return [], f"no public point of {name}={value_of(row)}; there are: {', '.join(there) or 'none'}"
+            nearly = f" within {100 * asked.tolerance:.0f} %" if fits is not _same else ""
+            return [], f"no public point of {name}={value_of(row)}{nearly}; there are: {', '.join(there) or 'none'}"
         left = kept
     return left, None
 
@@ -143,23 +144,24 @@ def _candidates(row: Row, public: Public, asked: Asked) -> tuple[list[Row], str 
 def _conditions(asked: Asked) -> list[tuple[str, Callable[[Row], object], Callable[[object, object], bool]]]:
     """What ours and theirs share: its name, its value of a row, and whether two values are alike."""
 
-    def same(ours: object, theirs: object) -> bool:
-        return ours == theirs
-
     def near(ours: object, theirs: object) -> bool:
         ratio = float(str(ours)) / float(str(theirs))
         return max(ratio, 1 / ratio) <= 1 + asked.tolerance
 
     conditions: list[tuple[str, Callable[[Row], object], Callable[[object, object], bool]]] = [
-        ("model", lambda row: row.model, same),
-        ("hardware", lambda row: row.hardware, same),
-        (PRECISION, precision, same),
+        ("model", lambda row: row.model, _same),
+        ("hardware", lambda row: row.hardware, _same),
+        (PRECISION, precision, _same),
         ("isl_tokens", lambda row: row.isl_tokens, near),
         ("osl_tokens", lambda row: row.osl_tokens, near),
     ]
     if asked.boundary is Boundary.GPU:
-        conditions.append(("boundary", lambda row: row.boundary, same))
+        conditions.append(("boundary", lambda row: row.boundary, _same))
     return conditions
+
+
+def _same(ours: object, theirs: object) -> bool:
+    return ours == theirs
 
 
 def precision(row: Row) -> object:

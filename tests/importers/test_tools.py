@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
@@ -81,6 +81,7 @@ OBJECTS = {name: json.loads((DATA / name).read_text()) for name in TOOL_OF if na
 GIVEN = ["model=gpt-oss-120b", "hardware=h100", "precision.weights=fp4"]
 
 
+@settings(max_examples=40)
 @given(data=st.data(), name=st.sampled_from(sorted(OBJECTS)), value=ANYTHING)
 def test_whatever_stands_there_becomes_a_row_or_is_rejected(
     tmp_path_factory: Any, data: st.DataObject, name: str, value: Any
