@@ -30,6 +30,26 @@ def test_a_result_is_read_in_our_units() -> None:
     assert (found.gpu_energy_j, found.power_w) == (None, None)
 
 
+def test_vllms_client_says_the_same_with_and_without_its_requests(tmp_path: Path) -> None:
+    detailed = DATA / "vllm_bench_serve_detailed.json"
+    written, content = result(detailed), json.loads(detailed.read_text())
+    assert (written.tool, written.model, written.concurrency) == ("vllm-bench-serve", "openai/gpt-oss-20b", 4)
+    assert written.started.isoformat(timespec="seconds") == "2026-11-29T16:43:14+00:00"
+    assert written.latencies_s["e2e_p99_s"] is not None  # which was not asked for: from the requests
+    shorter = changed(detailed, tmp_path, {key: GONE for key in content if key.endswith(("ttft_ms", "tpot_ms"))})
+    assert result(shorter).latencies_s == pytest.approx(written.latencies_s, rel=1e-4)
+    bare = result(DATA / "vllm_bench_serve.json")
+    assert bare.latencies_s["tpot_p50_s"] == pytest.approx(0.0045687, rel=1e-4)
+    assert bare.latencies_s["e2e_p50_s"] is None
+
+
+def test_vllms_client_at_a_rate_is_an_open_loop() -> None:
+    found = result(DATA / "vllm_bench_serve_rate.json")
+    assert (found.concurrency, found.request_rate_per_s, found.num_failed) == (None, 20.0, 0)
+    assert found.latencies_s["e2e_p99_s"] is not None
+    assert found.has_parallelism is False  # --metadata is free text: nothing of it counts
+
+
 @pytest.mark.parametrize(
     ("change", "tool"),
     [

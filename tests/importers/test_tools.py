@@ -20,6 +20,9 @@ TOOL_OF = {
     "inferencex_agg_power.json": "inferencex",
     "inferencex_agg.json": "inferencex",
     "inferencex_benchmark_serving.json": "inferencex-benchmark-serving",
+    "vllm_bench_serve.json": "vllm-bench-serve",
+    "vllm_bench_serve_detailed.json": "vllm-bench-serve",
+    "vllm_bench_serve_rate.json": "vllm-bench-serve",
     "load_client.json": "benchmark-serving",
     "aiperf_profile_export_aiperf.json": "aiperf",
     "aiperf_profile_export_aiperf.csv": "aiperf",
@@ -36,7 +39,9 @@ def test_a_file_tells_its_tool(name: str) -> None:
 @pytest.mark.parametrize("name", TOOL_OF)
 @pytest.mark.parametrize("tool", IMPORTERS)
 def test_a_tool_that_was_named_reads_its_own_files_alone(name: str, tool: str) -> None:
-    is_own = TOOL_OF[name] == tool or (tool.endswith(("serving", "serve")) and TOOL_OF[name].endswith("serving"))
+    is_own = TOOL_OF[name] == tool or (
+        tool.endswith(("serving", "serve")) and TOOL_OF[name].endswith(("serving", "serve"))
+    )
     if is_own:
         assert read_foreign(DATA / name, tool).reported
     elif tool == "inferencex":
