@@ -24,6 +24,9 @@ REQUIRED = {"duration", "completed", "total_input_tokens", "total_output_tokens"
 FIGURES = ("duration", "completed", "total_input_tokens", "total_output_tokens", "mean_ttft_ms", "mean_tpot_ms", "date")
 """What tells one run from another, detailed or not."""
 
+MAX_UNIX_S = 2**32
+"""Seconds since 1970, in the year 2106."""
+
 STATISTICS = (("p50", "median", 50), ("p99", "p99", 99))
 
 
@@ -165,11 +168,11 @@ def _energy(result: Document) -> dict[str, Any]:
 def _started(result: Document, file: ForeignFile, duration_s: float) -> tuple[datetime, str]:
     """When it began, and by which clock."""
     unix_s = result.number("benchmark_start_time_unix")
-    if unix_s is not None and unix_s > 0:
+    if unix_s is not None and 0 < unix_s < MAX_UNIX_S:
         return datetime.fromtimestamp(unix_s, UTC), "time: the client's clock"
     before = timedelta(seconds=duration_s)
     try:
-        ended = datetime.strptime(result.text("date") or "", "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
-    except ValueError:
+        began = datetime.strptime(result.text("date") or "", "%Y%m%d-%H%M%S").replace(tzinfo=UTC) - before
+    except (ValueError, OverflowError):
         return file.modified - before, "time: the file's, less the run"
-    return ended - before, "time: `date`, whose zone it does not say, taken for UTC"
+    return began, "time: `date`, whose zone it does not say, taken for UTC"

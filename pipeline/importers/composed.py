@@ -20,6 +20,9 @@ from pipeline.study import Study
 OWN_KEYS = ("concurrency", "isl_tokens", "osl_tokens")
 """Whole numbers about the load, which are no keys of conf/: requests in flight, nominal lengths."""
 
+CHOICES = " (choices of "
+"""Begins the lists in a message of what is missing."""
+
 LENGTHS = {"isl_tokens": ("prompts", 1), "osl_tokens": ("answers", 2)}
 """What they are lengths of, and the least that a workload has."""
 
@@ -43,11 +46,12 @@ def compose_study(reported: Reported, overrides: Sequence[str]) -> tuple[Study, 
     if missing:
         raise ConfigError(f"{reported.where}: {'; '.join(missing)}")
     study = _loaded((*words, *(text for text in overrides if text.split("=", 1)[0] not in OWN_KEYS)))
-    nvml_name = study.hardware.nvml_name
-    if nvml_name and reported.gpu_name and nvml_name not in reported.gpu_name:
-        raise ConfigError(
-            f"hardware={study.hardware.name}: {reported.where} is of {reported.gpu_name!r}; leave hardware= out"
-        )
+    for key, chosen_name, said, by in (
+        ("hardware", study.hardware.name, _hardware(reported), reported.gpu_name or reported.hardware),
+        ("model", study.model.name, by_name or reported.model_choice, by_name or reported.model_choice),
+    ):
+        if said is not None and chosen_name != said:
+            raise ConfigError(f"{key}={chosen_name}: {reported.where} is of {by!r}; leave {key}= out")
     isl_tokens, osl_tokens = (_length(reported, own, name) for name in LENGTHS)
     rate = reported.request_rate_per_s
     workload = dataclasses.replace(
@@ -98,21 +102,25 @@ def _check_given(reported: Reported, given: Collection[str]) -> None:
 
 def _chosen(reported: Reported, given: Collection[str], model: str | None) -> tuple[dict[str, str], list[str]]:
     """Choices of conf groups by what the report says, and what it does not say, each with its remedy."""
-    missing = []
+    missing, lists = [], []
     hardware = None if "hardware" in given else _hardware(reported)
     if model is None and "model" not in given:
-        missing.append(
-            f"model {reported.model!r} is none of conf/model; name it, model=: {', '.join(groups()['model'])}"
-        )
+        said = f"model {reported.model!r} is none of conf/model" if reported.model else "does not say the model"
+        missing.append(f"{said}: say model=")
+        lists.append(f"model: {', '.join(groups()['model'])}")
     if hardware is None and "hardware" not in given:
         gpu = reported.gpu_name or reported.hardware
         said = f"GPU {gpu!r} is none of conf/hardware" if gpu else "does not say the GPU"
-        gpus = ", ".join(name for name, conf in choices("hardware").items() if conf.get("nvml_name"))
-        missing.append(f"{said}; name it, hardware=: {gpus}")
+        missing.append(f"{said}: say hardware=")
+        gpus = [name for name, conf in choices("hardware").items() if conf["kind"] == "gpu"]
+        lists.append(f"hardware: {', '.join(gpus)}")
     if reported.engine is None and "engine" not in given:
-        missing.append(f"does not say what served; name it, engine=: {', '.join(groups()['engine'])}")
+        missing.append("does not say what served: say engine=")
+        lists.append(f"engine: {', '.join(groups()['engine'])}")
     if not reported.has_parallelism and not {"parallelism", "parallelism.tp"} & set(given):
-        missing.append("does not say on how many GPUs; say parallelism.tp=N")
+        missing.append("does not say on how many GPUs: say parallelism.tp=N")
+    if missing and lists:
+        missing[-1] += f"{CHOICES}{'; '.join(lists)})"
     engine = reported.engine if reported.engine in groups()["engine"] else "attached"
     weights = "random" if reported.is_random_weights else "checkpoint"
     chosen = {"model": model or "", "engine": engine, "plan": "quick", "workload": "chat_1k_1k",

@@ -96,9 +96,9 @@ class Document:
         return found
 
     def text(self, *keys: str) -> str | None:
-        """A text; None where there is none."""
+        """A text, such as can be stored; None where there is none."""
         found = self.value(*keys)
-        return found if isinstance(found, str) and found else None
+        return found.encode("utf-8", "replace").decode() if isinstance(found, str) and found else None
 
     def number(self, *keys: str) -> float | None:
         """A number; None where it is absent, null, NaN or infinite.

@@ -147,7 +147,6 @@ def _point(file: ForeignFile, point: Document, source: str) -> Reported:
         output_tokens_per_joule=1 / joules,
         notes=(
             isl_note,
-            "load: the mean batch, for the requests sent are not published",
             "TTFT, TPOT, versions, driver: not published",
             "time: the file's",
         ),

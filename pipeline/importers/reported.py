@@ -127,11 +127,11 @@ class Read:
     rejected: tuple[str, ...] = ()
 
 
-def agrees(where: str, what: str, first: float | None, second: float | None) -> None:
+def agrees(where: str, what: str, first: float | None, second: float | None, within: float = MAX_DISAGREEMENT) -> None:
     """Check that two figures of a report which say the same do so.
 
     Raises:
         ConfigError: If both are there and do not.
     """
-    if first and second and abs(first / second - 1) > MAX_DISAGREEMENT:
+    if first and second and abs(first / second - 1) > within:
         raise ConfigError(f"{where}: units in doubt: {what}: {first:g} and {second:g} are not the same")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pipeline.errors import ConfigError
 from pipeline.importers import aiperf, benchmark_serving, inferencex, mlenergy, trtllm_bench
-from pipeline.importers.foreign_file import ANY_TOOL, ForeignFile, read_file
+from pipeline.importers.foreign_file import ANY_TOOL, Document, ForeignFile, read_file
 from pipeline.importers.reported import Read
 
 
@@ -27,11 +27,13 @@ IMPORTERS = {
 }
 """By the name that `tpw import NAME` takes; without one, the first that recognises a file reads it."""
 
+_NAMES = ", ".join(IMPORTERS)
+
 SIDECARS = {
-    "integration_method": "is the sidecar of an InferenceX point: the figures are in its agg_*.json",
-    "aggregate_metrics": "is AIPerf's summary of several runs: give each run's profile_export_aiperf.json",
+    ("integration_method",): "is the sidecar of an InferenceX point: the figures are in its agg_*.json",
+    ("metadata", "aggregation_type"): "is AIPerf's summary of several runs: give each run's profile_export_aiperf.json",
 }
-"""A key of files that stand beside results -> what to do."""
+"""Where files that stand beside results have something -> what to do."""
 
 
 def read_foreign(path: Path, tool: str | None) -> Read:
@@ -46,6 +48,6 @@ def read_foreign(path: Path, tool: str | None) -> Read:
     )
     if importer is not None:
         return importer.read(file)
-    content = file.content if isinstance(file.content, dict) else {}
-    unknown = f"is of no tool known here; known: {', '.join(IMPORTERS)}"
-    raise ConfigError(f"{path}: {next((said for key, said in SIDECARS.items() if key in content), unknown)}")
+    beside = Document(str(path), file.content)
+    said = (text for keys, text in SIDECARS.items() if beside.value(*keys) is not None)
+    raise ConfigError(f"{path}: {next(said, f'is of no tool known here; known: {_NAMES}')}")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.import_ import TOOLS
+from pipeline.importers.tools import IMPORTERS
 from pipeline.store import Store
 from pipeline.vocabulary import Boundary, Evidence, Reason, RowStatus
 from tests.builders import make_trial
@@ -15,6 +17,10 @@ STORE = Store(Path("results"))
 
 SERVED = ("model=gpt-oss-20b", "hardware=h100", "engine=vllm", "parallelism.tp=1", "precision.weights=fp4")
 """What a client's result does not say."""
+
+
+def test_the_tools_that_the_help_names_are_those_that_are_read() -> None:
+    assert tuple(IMPORTERS) == TOOLS
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +48,7 @@ def test_points_with_and_without_power_are_rows_of_two_boundaries() -> None:
     assert (provisioned.gpu_energy_j, provisioned.power_w, provisioned.window_s) == (None, 3460, None)
     # What their dashboard calls tokens/s per MW, of all tokens.
     assert provisioned.total_tokens_per_joule == pytest.approx(content["tput_per_gpu"] / 1730)
-    assert "not mapped, or only so:\n    2 x  time: the file's" in said.out
+    assert "not mapped, or only so:\n    2 x  model: tiny taken for gpt-oss-120b\n" in said.out
     shown = " ".join(tpw("show", "imported-inferencex").out.split())
     assert (shown.count("boundary=facility"), shown.count("boundary=gpu")) == (1, 1)
 
@@ -53,7 +59,7 @@ def test_a_point_filed_again_in_a_list_is_the_same_point(tmp_path: Path) -> None
     (tmp_path / "agg_all.json").write_text(json.dumps([*both, both[1], {"hw": "h100"}]))
     said = tpw("import", "agg_all.json")
     assert said.status == 0
-    assert "agg_all.json[0]: is row" in said.out
+    assert [f"agg_all.json[{n}]: is row" in said.out for n in range(3)] == [True, False, True]
     assert "rejected agg_all.json[3]: is no point of InferenceX: it has no conc, framework, precision" in said.out
     assert len(STORE.rows("imported-inferencex")) == len(STORE.trials("imported-inferencex")) == 2
     assert [trial.number for trial in STORE.trials("imported-inferencex")] == [0, 1]
@@ -161,6 +167,8 @@ def test_nothing_usable_is_an_error_with_every_reason(tmp_path: Path) -> None:
         ((DATA / "inferencex_agg.json", "concurrency=8"), ("concurrency=: the report says it",)),
         ((DATA / "inferencex_agg.json", "engine=vllm"), ("engine=: the report says it",)),
         ((DATA / "inferencex_agg.json", "osl_tokens=1"), ("osl_tokens=: the report says it",)),
+        ((DATA / "inferencex_agg.json", "model=gpt-oss-20b"), ("is of 'gpt-oss-120b'; leave model= out",)),
+        ((DATA / "inferencex_agg.json", "hardware=b200"), ("is of 'h100'; leave hardware= out",)),
         ((DATA / "inferencex_benchmark_serving.json", "isl_tokens=1k"), ("isl_tokens=1k: write a whole number",)),
         ((DATA / "inferencex_agg.json", "study=mine"), ("study=mine", "never join")),
     ],

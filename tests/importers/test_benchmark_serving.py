@@ -125,6 +125,20 @@ def test_a_result_in_doubt_is_refused(tmp_path: Path, change: dict[str, Any], sa
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"benchmark_start_time_unix": 1e12, "date": "00010101-000000"},
+        {"benchmark_start_time_unix": -1, "date": "today"},
+        {"benchmark_start_time_unix": None, "date": None},
+    ],
+)
+def test_a_clock_that_cannot_be_leaves_the_files_time(tmp_path: Path, change: dict[str, Any]) -> None:
+    found = result(changed(GENUINE, tmp_path, change))
+    assert "time: the file's, less the run" in found.notes
+    assert found.started.year >= 2026
+
+
 def test_failed_requests_are_what_is_missing(tmp_path: Path) -> None:
     assert result(changed(GENUINE, tmp_path, {"num_prompts": 100})).num_failed == 20
     assert result(changed(GENUINE, tmp_path, {"failed": 3})).num_failed == 3
