@@ -20,7 +20,7 @@ from pipeline.vocabulary import Boundary
 TOOL = "inferencex"
 
 REQUIRED = {"hw", "conc", "framework", "precision"}
-"""What every point has; fixed lengths have isl, osl and tput_per_gpu too, agentic ones have not."""
+"""What every point has; those of fixed lengths have isl, osl and tput_per_gpu too, agentic ones have not."""
 
 ENGINES = {framework: engine for engine, framework in FRAMEWORKS.items()}
 WEIGHTS = {"fp4": "fp4", "fp8": "fp8", "bf16": "bf16"}
@@ -88,8 +88,8 @@ def _point(file: ForeignFile, point: Document, source: str) -> Reported:
         num_gpus=num_gpus,
         axes=_axes(point) | router,
         concurrency=point.count("conc"),
-        isl_tokens=round(point.positive("isl")),
-        osl_tokens=round(point.positive("osl")),
+        isl_tokens=point.count("isl"),  # None before December 2025: they were in the name of the artifact
+        osl_tokens=point.count("osl"),
         output_tokens_per_s=output_tokens_per_s,
         input_tokens_per_s=total_tokens_per_s - output_tokens_per_s,
         latencies_s=latencies_s,
@@ -108,8 +108,8 @@ def _check(point: Document) -> None:
         raise ConfigError(f"{point.where}: is no JSON object")
     if missing := sorted(REQUIRED - point.content.keys()):
         raise ConfigError(f"{point.where}: is no point of InferenceX: it has no {', '.join(missing)}")
-    if point.value("isl") is None:
-        kind = point.text("scenario_type") or "a point without isl and osl"
+    if point.value("isl") is None and point.text("scenario_type"):
+        kind = point.text("scenario_type")
         raise ConfigError(f"{point.where}: {kind}: its requests have no nominal lengths, so there is no case to join")
     point.positive("conc")
     hw, prefill_hw = point.text("decode_hw"), point.text("prefill_hw")

@@ -11,7 +11,7 @@ from pipeline.store import Store
 from pipeline.vocabulary import Boundary, Evidence, Reason, RowStatus
 from tests.builders import make_trial
 from tests.cli.command import tpw
-from tests.importers.samples import DATA, changed
+from tests.importers.samples import DATA, GONE, changed
 
 STORE = Store(Path("results"))
 
@@ -63,6 +63,14 @@ def test_a_point_filed_again_in_a_list_is_the_same_point(tmp_path: Path) -> None
     assert "rejected agg_all.json[3]: is no point of InferenceX: it has no conc, framework, precision" in said.out
     assert len(STORE.rows("imported-inferencex")) == len(STORE.trials("imported-inferencex")) == 2
     assert [trial.number for trial in STORE.trials("imported-inferencex")] == [0, 1]
+
+
+def test_an_early_point_is_asked_for_its_lengths(tmp_path: Path) -> None:
+    early = changed(DATA / "inferencex_agg.json", tmp_path, dict.fromkeys(("isl", "osl", "image"), GONE))
+    tpw("import", early).assert_refused(2, "does not say how long its prompts are; say isl_tokens=N")
+    assert tpw("import", early, "isl_tokens=8192", "osl_tokens=1024").status == 0
+    (row,) = STORE.rows("imported-inferencex")
+    assert (row.isl_tokens, row.osl_tokens, row.engine_version) == (8192, 1024, None)
 
 
 def test_a_clients_result_needs_to_be_told_what_served() -> None:
