@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.model import POINTS, PRECISIONS, facts, model_facts, read_points
+from bench.model import POINTS, facts, model_facts, read_points
 from pipeline.config import load_study
 from pipeline.engine_config import EngineConfig, Parallelism, Precision
 from pipeline.errors import ConfigError
+from pipeline.importers.mlenergy import WEIGHTS
 from pipeline.roofline.aiconfigurator import KEY, Answer, Request, disagreement, power_at_speed_w, request
 from pipeline.roofline.calibration import SHIPPED
 from pipeline.roofline.predict import Prediction
@@ -135,7 +136,7 @@ def _request(row: pd.Series) -> Request | str:
     num_gpus = int(row["num_gpus"])
     config = EngineConfig(
         engine="vllm",
-        precision=Precision(weights=PRECISIONS.get(row["weight_precision"], row["weight_precision"])),
+        precision=Precision(weights=WEIGHTS.get(row["weight_precision"], row["weight_precision"])),
         parallelism=Parallelism(tp=num_gpus, ep=num_gpus if row["ep"] > 1 else 1, attention_dp=row["dp"] > 1),
     )
     lengths = Workload(

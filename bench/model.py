@@ -9,7 +9,6 @@ and draws under HOST_BOUND_POWER of the limit, so neither memory, arithmetic nor
 
 import argparse
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -28,6 +27,8 @@ from scipy.stats import spearmanr
 
 from pipeline.engine_config import Batching, EngineConfig, Parallelism, Precision
 from pipeline.errors import ConfigError
+from pipeline.importers.mlenergy import ISL_TOKENS, WEIGHTS, shipped
+from pipeline.importers.model_name import conf_name
 from pipeline.roofline.calibration import CONSTANTS, SHIPPED
 from pipeline.roofline.fit import Array, Mask, Measured, errors_without_own, fit, summary
 from pipeline.roofline.lengths import MeanLengths
@@ -38,10 +39,7 @@ from pipeline.study import Hardware, Model
 from pipeline.workload import OperatingPoint, Workload
 
 ROOT = Path(__file__).resolve().parents[1]
-POINTS = ROOT / "bench" / "data" / "mlenergy_v3.csv"
-
-ISL_TOKENS = {"lm-arena-chat": 250.0, "gpqa": 300.0, "sourcegraph-fim": 1000.0}
-"""Mean prompt by task: declared, for the file does not say. Tasks that are not named here take 300."""
+POINTS = shipped()
 
 COLUMNS = (
     "model", "task", "weight_precision", "gpu", "num_gpus", "tp", "ep", "dp", "avg_batch_size", "avg_output_len",
@@ -55,13 +53,9 @@ MAX_OVER_ROOM = 3.0
 """Batch / what the memory model holds at mean context, beyond which a row is wrong. Published rows reach 2.2: their
 requests end early, and what is reserved beside the cache is estimated."""
 
-PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8", "mxfp4": "fp4", "nvfp4": "fp4"}
 HOST_BOUND, HOST_BOUND_POWER = 4.0, 0.45
 
 T = TypeVar("T", Model, Hardware)
-
-NAMES = {"qwen3-coder-30b-a3b": "qwen3-30b-a3b"}
-_SUFFIX = re.compile(r"-(instruct|thinking|it|fp8|nvfp4|\d{4}|17b-\d+e)(?=-|$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +65,6 @@ class Points:
     rows: pd.DataFrame
     measured: Measured
     left_out: Counter[str]
-
-
-def conf_name(model: str) -> str:
-    """The name in conf/model of a published model: Qwen/Qwen3-235B-A22B-Thinking-2507-FP8 is qwen3-235b-a22b."""
-    name = _SUFFIX.sub("", model.rpartition("/")[2].lower())
-    return NAMES.get(name, name)
 
 
 def model_facts(name: str) -> Model | None:
@@ -100,7 +88,7 @@ def read_points(file: Path) -> Points:
     if missing := [column for column in COLUMNS if column not in table]:
         raise ConfigError(f"{file} lacks the columns {', '.join(missing)}; they are those of {POINTS.name}")
     table["conf"] = [conf_name(model) for model in table["model"]]
-    table["isl_tokens"] = table["task"].map(ISL_TOKENS).fillna(300.0)
+    table["isl_tokens"] = table["task"].map(ISL_TOKENS).fillna(300).astype(float)
     left_out, works, kept = Counter[str](), [], []
     for index, row in table.iterrows():
         try:
@@ -133,7 +121,7 @@ def _work(row: pd.Series) -> Work:
     hardware = facts(Hardware, "hardware", gpu)
     config = EngineConfig(
         engine="vllm",
-        precision=Precision(weights=PRECISIONS.get(row["weight_precision"], row["weight_precision"])),
+        precision=Precision(weights=WEIGHTS.get(row["weight_precision"], row["weight_precision"])),
         parallelism=Parallelism(tp=int(row["num_gpus"]), attention_dp=row["dp"] > 1),
     )
     lengths = MeanLengths.equal(row["isl_tokens"], row["avg_output_len"])

@@ -18,10 +18,11 @@ import pyarrow as pa
 from pipeline.errors import StoreError
 from pipeline.vocabulary import RENAMED_REASONS, Reason
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """History: 1, the first (2026-11). 2 (2026-11): open loops (concurrency may be null), reasons of their own for heat and
 power brake, the engine's own counters, the host, bounds on latencies; rows of version 1 are read with these null. 3
-(2026-11): rows of other tools, the engine's own account of energy. 4 (2026-11): a trial may end as pruned."""
+(2026-11): rows of other tools, the engine's own account of energy. 4 (2026-11): a trial may end as pruned. 5
+(2026-11): imported rows name their tool, and may be of the facility; whether a start found an autotuner's cache."""
 
 
 def column(meaning: str, **kwargs: Any) -> Any:

@@ -30,7 +30,11 @@ class Row(Record):
     throughput_evidence: Evidence = column("how the token counts came about")
     energy_evidence: Evidence = column("how the joules came about")
     origin: str = column("own, or imported from another tool", default="own")
-    boundary: Boundary = column("what output_tokens_per_joule divides by: gpu_energy_j or cpu_energy_j")
+    source_tool: str | None = column("tool that an imported row is of", default=None)
+    source_tool_version: str | None = column("version of that tool", default=None)
+    boundary: Boundary = column(
+        "what output_tokens_per_joule divides by: gpu_energy_j, cpu_energy_j, or facility_power_w over the window"
+    )
     started_utc: str = column("window start, wall clock, ISO 8601")
     model: str = column("model name")
     weights: str = column("checkpoint, random, or none (modelled)")
@@ -75,6 +79,10 @@ class Row(Record):
     gpu_energy_integral_j: float | None = column("second reading: integral of instantaneous board power", default=None)
     cpu_energy_j: float | None = column("energy of the CPU packages, or of the declared CPU model", default=None)
     power_w: float | None = column("mean power within the boundary", default=None)
+    facility_power_w: float | None = column(
+        "all-in utility power of its GPUs, modelled: the provisioned kW per GPU of conf/hardware; imported rows only",
+        default=None,
+    )
     output_tokens_per_joule: float | None = column(
         "the score: output tokens / joules within the boundary", default=None
     )

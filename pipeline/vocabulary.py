@@ -23,6 +23,8 @@ class Boundary(StrEnum):
 
     GPU = "gpu"
     CPU = "cpu"
+    FACILITY = "facility"
+    """All-in utility power as provisioned per GPU: a model, of imported rows only."""
 
 
 class RowStatus(StrEnum):

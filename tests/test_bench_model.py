@@ -7,28 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.model import POINTS, conf_name, floor, leave_one_model_out, order, read_points
+from bench.model import POINTS, floor, leave_one_model_out, order, read_points
 from pipeline.roofline.calibration import SHIPPED
 from pipeline.roofline.fit import fit, summary
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.mark.parametrize(
-    ("published", "ours"),
-    [
-        ("Qwen/Qwen3-235B-A22B-Thinking-2507-FP8", "qwen3-235b-a22b"),
-        ("Qwen/Qwen3-Coder-30B-A3B-Instruct", "qwen3-30b-a3b"),
-        ("meta-llama/Llama-4-Scout-17B-16E-Instruct", "llama-4-scout"),
-        ("meta-llama/Llama-3.1-405B-Instruct", "llama-3.1-405b"),
-        ("deepseek-ai/DeepSeek-R1-0528", "deepseek-r1"),
-        ("google/gemma-3-12b-it", "gemma-3-12b"),
-        ("openai/gpt-oss-20b", "gpt-oss-20b"),
-    ],
-)
-def test_published_names_lead_to_our_facts(published: str, ours: str) -> None:
-    assert conf_name(published) == ours
-    assert (ROOT / "conf" / "model" / f"{ours}.yaml").is_file()
 
 
 def test_the_published_points_are_met_as_the_document_says() -> None:

@@ -52,11 +52,13 @@ app.command(help="Compare a config's answers with a reference's; fails unless th
 app.command(
     name="calibrate", help="Fit the constants of the model to measured rows; says how far off it is, before and after."
 )(calibrate_)
-app.command(name="import", help="Make a row of another tool's report: never ranked with rows measured here.")(import_)
+app.command(name="import", help="Make rows of other tools' results: never ranked with rows measured here.")(import_)
 app.command(help="Choose the config to serve with, under an SLO and for a demand, from stored rows; measures nothing.")(
     choose
 )
-app.command(help="Write a study for another tool to look at: optuna, a journal that optuna-dashboard opens.")(export)
+app.command(help="Write a study for another tool: optuna, a journal for optuna-dashboard; inferencex, its points.")(
+    export
+)
 app.command(help="Print the best configurations of a study again, from its rows alone.")(show)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import load_study
 from pipeline.errors import ConfigError
-from pipeline.importers.records import compose_study
+from pipeline.importers.composed import compose_study
 from pipeline.importers.trtllm_bench import read_report
 from pipeline.record import Row, Trial
 from pipeline.resume import check_same
@@ -260,12 +260,12 @@ def test_what_the_user_says_wrong_is_refused_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ({"engine": {"model": "/models/mine"}}, ("engine.model='/models/mine'", "model=", "gpt-oss-120b")),
-        ({"machine": {"name": "NVIDIA A100"}}, ("machine.name='NVIDIA A100'", "hardware=", "h100")),
+        ({"engine": {"model": "/models/mine"}}, ("model '/models/mine'", "model=", "gpt-oss-120b")),
+        ({"machine": {"name": "NVIDIA A100"}}, ("GPU 'NVIDIA A100'", "hardware=", "h100")),
         ({"machine": {"name": None}}, ("does not say the GPU", "hardware=")),
         ({"engine": {"quantization": "W8A16"}}, ("engine.quantization=W8A16", "precision.weights=")),
         ({"world_info": {"kv_cache_percentage": 90}}, ("kv_cache_fraction", "90")),
-        ({"request_info": {"avg_num_concurrent_requests": None}}, ("avg_num_concurrent_requests", "concurrency=N")),
+        ({"request_info": {"avg_num_concurrent_requests": None}}, ("requests were in flight", "concurrency=N")),
     ],
 )  # fmt: skip
 def test_what_a_report_does_not_say_is_asked_for(change: dict[str, dict[str, object]], parts: tuple[str, ...]) -> None:

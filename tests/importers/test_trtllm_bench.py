@@ -13,17 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.importers.trtllm_bench import BenchReport, read_report
+from pipeline.importers.reported import Reported
+from pipeline.importers.trtllm_bench import read_report
 
 DATA = Path(__file__).parent / "data"
 FULL, OLD = DATA / "trtllm_bench_streaming_energy.json", DATA / "trtllm_bench_1_2.json"
 
 
 @pytest.fixture
-def changed(tmp_path: Path) -> Callable[..., BenchReport]:
+def changed(tmp_path: Path) -> Callable[..., Reported]:
     """Reads the full report with values changed; `gone` takes one away."""
 
-    def read(*keys: str, value: Any = None, gone: bool = False) -> BenchReport:
+    def read(*keys: str, value: Any = None, gone: bool = False) -> Reported:
         content = json.loads(FULL.read_text())
         within = content
         for key in keys[:-1]:
@@ -40,27 +41,31 @@ def changed(tmp_path: Path) -> Callable[..., BenchReport]:
 
 def test_a_full_report_is_read_in_our_units() -> None:
     report = read_report(FULL)
-    assert (report.model, report.version) == ("nvidia/Llama-3.3-70B-Instruct-FP8", "1.3.0rc14")
-    assert (report.gpu_name, report.quantization, report.kv_cache) == ("NVIDIA H100 80GB HBM3", "FP8", "FP8")
-    assert (report.tp, report.pp, report.cp, report.ep) == (2, 1, 1, 1)
-    assert (report.max_batch_size, report.max_num_tokens, report.kv_cache_fraction) == (512, 8192, 0.9)
-    assert (report.num_requests, report.num_in_flight, report.duration_s) == (320, 60.8, 200.0)
+    assert (report.model, report.engine_version) == ("nvidia/Llama-3.3-70B-Instruct-FP8", "1.3.0rc14")
+    assert (report.gpu_name, report.weights) == ("NVIDIA H100 80GB HBM3", "fp8")
+    assert {key: value for key, value in report.axes.items() if value is not None} == {
+        "precision.kv_cache": "fp8", "parallelism.tp": 2, "parallelism.pp": 1, "parallelism.cp": 1,
+        "parallelism.ep": 1, "batching.max_batch_size": 512, "batching.max_num_tokens": 8192,
+        "batching.kv_cache_fraction": 0.9,
+    }  # fmt: skip
+    assert (report.num_completed, report.num_in_flight, report.duration_s) == (320, 60.8, 200.0)
     assert (report.output_tokens, report.input_tokens) == (320_000, 327_680)
-    assert (report.energy_j, report.output_tokens_per_joule) == (250_000.0, 1.28)
+    assert (report.gpu_energy_j, report.output_tokens_per_joule) == (250_000.0, 1.28)
     assert report.latencies_s == pytest.approx({
         "ttft_p50_s": 0.25, "ttft_p99_s": 3.9, "tpot_p50_s": 0.037, "tpot_p99_s": 0.039, "e2e_p50_s": 38.1,
         "e2e_p99_s": 40.4,
     })  # fmt: skip
     content = json.loads(FULL.read_text())["performance"]
-    assert report.output_tokens / report.duration_s == pytest.approx(content["system_output_throughput_tok_s"])
+    assert report.output_tokens_per_s == pytest.approx(content["system_output_throughput_tok_s"])
 
 
 def test_an_older_report_has_holes_and_no_zeroes() -> None:
     report = read_report(OLD)
-    assert (report.gpu_name, report.energy_j, report.output_tokens_per_joule, report.kv_cache) == (None,) * 4
+    assert (report.gpu_name, report.gpu_energy_j, report.output_tokens_per_joule) == (None,) * 3
     streamed = [name for name in report.latencies_s if name.startswith(("ttft", "tpot"))]
     assert [report.latencies_s[name] for name in streamed] == [None] * 4
-    assert (report.tp, report.ep, report.speculation) == (8, 8, "Eagle3")
+    assert (report.axes["parallelism.tp"], report.axes["parallelism.ep"]) == (8, 8)
+    assert report.axes["engine.knobs.speculative_config.decoding_type"] == "Eagle3"
 
 
 def test_the_run_began_before_the_report_was_written(tmp_path: Path) -> None:
@@ -73,21 +78,22 @@ def test_the_run_began_before_the_report_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "name", "expected"),
     [
-        (("energy", "total_energy_j"), math.nan, "energy_j", None),
-        (("energy",), None, "energy_j", None),
+        (("energy", "total_energy_j"), math.nan, "gpu_energy_j", None),
+        (("energy",), None, "gpu_energy_j", None),
         (("machine",), None, "gpu_name", None),
-        (("world_info", "ep_size"), -1, "ep", 1),
-        (("world_info", "ep_size"), 2, "ep", 2),
-        (("world_info", "world_size"), 4, "cp", 2),
-        (("world_info", "max_batch_size"), None, "max_batch_size", None),
+        (("world_info", "ep_size"), -1, "parallelism.ep", 1),
+        (("world_info", "ep_size"), 2, "parallelism.ep", 2),
+        (("world_info", "world_size"), 4, "parallelism.cp", 2),
+        (("world_info", "max_batch_size"), None, "batching.max_batch_size", None),
         (("request_info", "avg_num_concurrent_requests"), math.inf, "num_in_flight", None),
-        (("engine", "quantization"), None, "quantization", None),
+        (("engine", "quantization"), "W8A16", "weights", ""),
     ],
 )
 def test_what_is_null_not_a_number_or_not_set_is_absent(
-    changed: Callable[..., BenchReport], keys: tuple[str, ...], value: Any, name: str, expected: Any
+    changed: Callable[..., Reported], keys: tuple[str, ...], value: Any, name: str, expected: Any
 ) -> None:
-    assert getattr(changed(*keys, value=value), name) == expected
+    report = changed(*keys, value=value)
+    assert (report.axes[name] if "." in name else getattr(report, name)) == expected
 
 
 @pytest.mark.parametrize(
@@ -107,7 +113,7 @@ def test_what_is_null_not_a_number_or_not_set_is_absent(
     ],
 )
 def test_what_a_row_cannot_do_without_is_named(
-    changed: Callable[..., BenchReport], keys: tuple[str, ...], value: Any, said: str
+    changed: Callable[..., Reported], keys: tuple[str, ...], value: Any, said: str
 ) -> None:
     with pytest.raises(ConfigError, match=r"report\.json") as refused:
         changed(*keys, value=value)
@@ -163,7 +169,7 @@ def test_whatever_stands_there_is_read_or_refused(
         report = read_report(path)
     except ConfigError:
         return
-    assert report.num_requests > 0
-    assert report.duration_s > 0
-    numbers = [report.energy_j, report.output_tokens_per_joule, report.num_in_flight, *report.latencies_s.values()]
+    assert report.num_completed
+    assert report.duration_s
+    numbers = [report.gpu_energy_j, report.output_tokens_per_joule, report.num_in_flight, *report.latencies_s.values()]
     assert all(math.isfinite(number) for number in numbers if number is not None)

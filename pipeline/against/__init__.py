@@ -1,0 +1,1 @@
+"""Our rows beside published points of the same case, as ratios."""
