@@ -17,6 +17,7 @@ from pipeline.cli.render import render
 from pipeline.cli.repeat import repeatability
 from pipeline.cli.show import show
 from pipeline.cli.sweep import sweep
+from pipeline.cli.track import track
 from pipeline.cli.verify import verify
 from pipeline.compose import groups
 from pipeline.errors import PipelineError
@@ -53,6 +54,9 @@ app.command(
 app.command(name="import", help="Make a row of another tool's report: never ranked with rows measured here.")(import_)
 app.command(help="Choose the config to serve with, under an SLO and for a demand, from stored rows; measures nothing.")(
     choose
+)
+app.command(help="Say what newer software, other hardware or a new config gained, and where it was lost; from rows.")(
+    track
 )
 app.command(help="Write a study for another tool to look at: optuna, a journal that optuna-dashboard opens.")(export)
 app.command(help="Print the best configurations of a study again, from its rows alone.")(show)
