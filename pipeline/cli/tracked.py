@@ -35,7 +35,9 @@ def print_tracking(found: Tracking, console: Console) -> None:
             console.print(_cases(group))
         if group.series:
             console.print(_series(group.series))
-        for line in (*_changes(group), *_missing(group), *(f"mind: {note}" for note in group.notes)):
+        if any(each.changes for each in group.series):
+            console.print(_steps(group.series))
+        for line in (*_missing(group), *(f"mind: {note}" for note in group.notes)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print()
     for line in _closing(found):
@@ -127,11 +129,26 @@ def _table(title: str, *names: str) -> Table:
     return table
 
 
-def _changes(group: GroupFound) -> Iterator[str]:
-    for series in group.series:
-        name = "overall" if series.load is None else f"[{series.label}] load {series.load}"
-        for change in series.changes:
-            yield f"step: {name} {change_text(change)}"
+def _steps(series: tuple[SeriesFound, ...]) -> Table:
+    """All of them, those of all cases together first."""
+    title = "steps: the newest release of the old level and the oldest of the new one, 95 % sure of each"
+    table = _table(title, "config", "load", "tok/J", "95 %", "now", "last good", "first bad", "differs")
+    ordered = sorted(series, key=lambda each: each.load is not None)
+    steps = [(each, change) for each in ordered for change in each.changes]
+    for each, change in steps[:MAX_SHOWN]:
+        table.add_row(
+            each.label,
+            each.load or "all",
+            _change(change.ratio),
+            f"{_change(change.low)} to {_change(change.high)}",
+            _change(change.remaining_ratio),
+            release_text(change.last_good),
+            release_text(change.first_bad),
+            " ".join(change.changed),
+            style="red" if max(change.ratio, change.remaining_ratio) < 1 else None,
+        )
+    table.caption = f"and {len(steps) - MAX_SHOWN} more" if len(steps) > MAX_SHOWN else None
+    return table
 
 
 def change_text(change: ChangeFound) -> str:
@@ -147,7 +164,8 @@ def change_text(change: ChangeFound) -> str:
 def release_text(found: ReleaseFound) -> str:
     """A release in a line."""
     driver = f" driver {found.driver_version}" if found.driver_version else ""
-    image = f" {found.image}" if found.image else ""
+    name, at, digest = (found.image or "").partition("@sha256:")
+    image = f" {name}{at}{digest[:12]}" if name else ""
     return f"{found.engine} {found.engine_version or '(version unknown)'}{driver}{image}"
 
 
@@ -191,9 +209,12 @@ def _closing(found: Tracking) -> Iterator[str]:
 
 def _verdict(found: Tracking, threshold: float) -> Iterator[str]:
     """Whether there is a regression, and where it would have been missed."""
-    for each in found.regressions:
-        name = "overall" if each.load is None else f"[{each.label}] load {each.load}"
+    together = [each for each in found.regressions if each.load is None]
+    for each in (together or found.regressions)[:MAX_SHOWN]:
+        name = "all cases together" if each.load is None else f"[{each.label}] load {each.load}"
         yield f"REGRESSION: {name} {change_text(each.change)}"
+    if together and len(found.regressions) > len(together):
+        yield f"  and {len(found.regressions) - len(together)} drops of single cases, see above"
     series = [each for group in found.groups for each in group.series]
     blind = sum(each.detectable is None or each.detectable > threshold for each in series)
     if not found.is_regressed:

@@ -229,6 +229,17 @@ def _step(series: Series, low: int, high: int) -> Step | None:
     )
 
 
+def residual_spread(series: Series, found: Sequence[Step]) -> tuple[float, int]:
+    """Standard deviation of values about the levels between steps, each block with one of its own, and its df."""
+    codes = _codes(series.blocks)
+    levels = np.searchsorted([step.position for step in found], series.positions, side="right")
+    design = np.hstack([np.eye(int(codes.max()) + 1)[codes], np.eye(len(found) + 1)[levels][:, 1:]])
+    values = np.array(series.values)
+    solved, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
+    df = len(values) - int(rank)
+    return math.sqrt(float(np.sum((values - design @ solved) ** 2)) / max(df, 1)), df
+
+
 def spread_of(values: Sequence[float], blocks: Sequence[Hashable]) -> tuple[float, int]:
     """Standard deviation of a value by how far neighbours of a block differ, and how many pairs that rests on.
 

@@ -41,7 +41,7 @@ def case_gains(before: Sequence[Start], after: Sequence[Start], start: Spread, c
         CaseGain(
             before=tuple(starts),
             after=tuple(own[case]),
-            difference=difference(_weighed(starts, own[case], start, card), start, card),
+            difference=difference(_weighed(starts, own[case]), start, card),
         )
         for case, starts in grouped(before, attrgetter("case")).items()
         if case in own
@@ -53,7 +53,7 @@ def mean_gain(gains: Sequence[CaseGain], start: Spread, card: Spread) -> Differe
     values = [
         replace(value, weight=value.weight / len(gains))
         for gain in gains
-        for value in _weighed(gain.before, gain.after, start, card)
+        for value in _weighed(gain.before, gain.after)
     ]
     return difference(values, start, card)
 
@@ -73,8 +73,8 @@ def best(starts: Sequence[Start], slo: Slo) -> Best | None:
 
 def retuned_gain(before: Best, after: Best, start: Spread, card: Spread) -> Difference:
     """Best against best."""
-    return difference(_weighed(before.starts, after.starts, start, card), start, card)
+    return difference(_weighed(before.starts, after.starts), start, card)
 
 
-def _weighed(before: Sequence[Start], after: Sequence[Start], start: Spread, card: Spread) -> list[Value]:
-    return after_less_before([each.value for each in before], [each.value for each in after], start, card)
+def _weighed(before: Sequence[Start], after: Sequence[Start]) -> list[Value]:
+    return after_less_before([each.value for each in before], [each.value for each in after])

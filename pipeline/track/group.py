@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from pipeline.config_text import label
@@ -12,9 +12,9 @@ from pipeline.track.attribution import Attribution, attribute
 from pipeline.track.contrast import Difference, Spread
 from pipeline.track.gain import Best, CaseGain, best, case_gains, mean_gain, retuned_gain
 from pipeline.track.release import Release
-from pipeline.track.series import CaseSeries, Change
+from pipeline.track.series import CaseSeries, Change, Line, start_spread_of
 from pipeline.track.sides import Sides
-from pipeline.track.spread import card_spread, start_spread
+from pipeline.track.spread import ASSUMED_START, card_spread, start_spread
 from pipeline.track.starts import Start
 from pipeline.track.tracking import (
     AttributionFound,
@@ -56,6 +56,11 @@ class Group:
     def of(cls, starts: Sequence[Start], sides: Sides, invalid: Sequence[tuple[Row, Release]]) -> "Group":
         """With the spreads that its own starts tell."""
         return cls(starts=starts, sides=sides, invalid=invalid, start=start_spread(starts), card=card_spread(starts))
+
+    def sharpened(self, lines: Sequence[Line]) -> "Group":
+        """Where no start was repeated its series may tell how far starts differ."""
+        told = start_spread_of(lines) if self.start is ASSUMED_START else None
+        return self if told is None else replace(self, start=told)
 
     @property
     def is_modelled(self) -> bool:

@@ -7,14 +7,14 @@ never lend one card twice, how far cards differ is part of the noise.
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 
 import numpy as np
 
 from pipeline.grouping import grouped
 from pipeline.score import MIN_NOISE
-from pipeline.track.changepoint import Series, Step, detectable, p_value, spread_of, steps
+from pipeline.track.changepoint import Series, Step, detectable, p_value, residual_spread, spread_of, steps
 from pipeline.track.contrast import Spread, together
 from pipeline.track.release import Release, in_order
 from pipeline.track.starts import Start
@@ -24,6 +24,9 @@ ALPHA = 0.05
 
 MIN_PAIRS = 24
 """Neighbouring visits from which a series tells its own noise."""
+
+MIN_DF = 12
+"""Visits beyond its levels from which it tells it better."""
 
 EFFICIENCY = 0.25
 """Degrees of freedom for each pair: the median of absolute deviations is worth 0.37 of as many values (Rousseeuw and
@@ -93,7 +96,7 @@ class _Visit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A series with what it came from."""
+    """A series with what it came from; it is sharp where its own residuals tell its noise."""
 
     visits: Sequence[_Visit]
     releases: Sequence[Release]
@@ -101,10 +104,14 @@ class Line:
     is_within_cards: bool
     series: Series
     noise_basis: str
+    is_sharp: bool = False
 
 
 def lines_of(starts: Sequence[Start], start: Spread, card: Spread) -> list[Line]:
     """Every case of one problem and engine that was measured with two releases or more, and all of them together.
+
+    Their noise is first that which a few steps hardly move; the steps that it shows told apart, what is left about the
+    levels is a sharper measure of it.
 
     Args:
         starts: Of one problem and engine.
@@ -118,7 +125,27 @@ def lines_of(starts: Sequence[Start], start: Spread, card: Spread) -> list[Line]
     if len(cases) > 1:
         overall = _sorted(_together(cases), releases)
         lines.append(_line(overall, [overall], start, card, is_overall=True))
-    return lines
+    return [_sharpened(line) for line in lines]
+
+
+def _sharpened(line: Line) -> Line:
+    sd, df = residual_spread(line.series, steps(line.series, ALPHA))
+    if df < MIN_DF:
+        return line
+    series = replace(line.series, sd=max(sd, _floor(line.visits)), df=df)
+    return replace(
+        line, series=series, is_sharp=True, noise_basis=f"{len(line.visits)} visits about their levels, {df} df"
+    )
+
+
+def start_spread_of(lines: Sequence[Line]) -> Spread | None:
+    """How far single starts differ by what their visits are apart from their levels; None where no series tells."""
+    told = [line for line in lines if line.is_sharp and line.is_within_cards and not line.is_overall]
+    if not told:
+        return None
+    sd = median(line.series.sd * math.sqrt(min(len(visit.trials) for visit in line.visits)) for line in told)
+    df = max(line.series.df for line in told)
+    return Spread(sd=sd, df=df, basis=f"visits about the levels of their series, {df:g} df: SD {100 * sd:.2g} %")
 
 
 def judged(lines: Sequence[Line]) -> list[CaseSeries]:
@@ -214,19 +241,22 @@ def _noise(
     def told(own: Sequence[_Visit]) -> tuple[float, int]:
         return spread_of([visit.value for visit in own], [visit.cards if is_within else None for visit in own])
 
-    num_windows = max(sum(len(each.rows) for each in visit.starts) for visit in visits)
-    floor = MIN_NOISE / math.sqrt(num_windows)
     sd, num = told(visits)
     if num < MIN_PAIRS:
         others = [told(own) for own in cases]
         num = max(num for _, num in others)
         sd = median(sd for sd, own in others if own == num)
     if num >= MIN_PAIRS:
-        return Spread(sd=max(sd, floor), df=EFFICIENCY * num, basis=f"{num} pairs of neighbouring visits")
+        return Spread(sd=max(sd, _floor(visits)), df=EFFICIENCY * num, basis=f"{num} pairs of neighbouring visits")
     of_start = start.sd**2 / min(len(visit.trials) for visit in visits)
     variance, df = together((of_start, start.df), (0.0 if is_within else card.sd**2, card.df))
     basis = start.basis if is_within else f"{start.basis}; cards {card.basis}"
-    return Spread(sd=max(floor, math.sqrt(variance)), df=df, basis=basis)
+    return Spread(sd=max(_floor(visits), math.sqrt(variance)), df=df, basis=basis)
+
+
+def _floor(visits: Sequence[_Visit]) -> float:
+    """What windows alone would make a value differ by."""
+    return MIN_NOISE / math.sqrt(max(sum(len(each.rows) for each in visit.starts) for visit in visits))
 
 
 def _judged(line: Line, alpha: float, *, has_steps: bool) -> CaseSeries:

@@ -83,7 +83,7 @@ def track(history: History, slo: Slo, asked: Asked) -> Tracking:
     found = []
     for index, group in enumerate(groups):
         num = len(lines.get(index, ()))
-        found.append(group.found(slo, series[:num]))
+        found.append(group.sharpened(lines.get(index, ())).found(slo, series[:num]))
         series = series[num:]
     compared = {case.case_id for each in found for case in each.cases}
     unlike = _unlike([start for start in history.starts if start.case not in compared])
@@ -162,13 +162,21 @@ def _differing(starts: Sequence[Start]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(several) for name, several in values.items() if len(several) > 1}
 
 
+def _apart(chosen: Sides) -> dict[str, tuple[str, ...]]:
+    """Conditions of which the sides share no value, with the values of both."""
+    differs = _differing([*chosen.before, *chosen.after])
+    shared = [{pair for start in side for pair in start.problem} for side in (chosen.before, chosen.after)]
+    alike = {name for name, _ in shared[0] & shared[1]}
+    return {name: values for name, values in differs.items() if name not in alike}
+
+
 def _nothing(
     starts: Sequence[Start], chosen: Sides | None, unlike: Sequence[UnlikeFound], found: Sequence[GroupFound]
 ) -> str:
     """Why nothing can be compared."""
     if found:
         return "no case is on both sides, and nothing meets the SLO on both: nothing to compare; relax it (--slo none)"
-    differs = _differing([*chosen.before, *chosen.after]) if chosen else unlike[0].differs if unlike else {}
+    differs = _apart(chosen) if chosen else unlike[0].differs if unlike else {}
     said = "; ".join(f"{name}: {', '.join(values)}" for name, values in differs.items())
     releases = dict.fromkeys(str(start.release) for start in starts)
     if chosen is None and len(releases) == 1:

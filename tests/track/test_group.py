@@ -1,0 +1,143 @@
+"""Gains of one group of like rows: by case, best against best, factor by factor, and what is missing."""
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.store import Store
+from pipeline.track.attribution import CONFIG
+from pipeline.track.track import Asked, history_of, track
+from pipeline.track.tracking import GroupFound, Ratio, Tracking
+from pipeline.vocabulary import Evidence
+from tests.builders import INVALID, make_slo
+from tests.track.histories import STUDY, Builder, config
+
+RECORDED = Store(Path(__file__).parents[2] / "results")
+
+
+def tracked(built: Builder, folder: Path, **asked: dict[str, str]) -> Tracking:
+    wanted = Asked(**asked)  # type: ignore[arg-type]  # mappings, all of them
+    return track(history_of(built.store(folder), [STUDY.id], wanted), make_slo(ttft_p99_s=0.1), wanted)
+
+
+def group_of(built: Builder, folder: Path, **asked: dict[str, str]) -> GroupFound:
+    (group,) = tracked(built, folder, **asked).groups
+    return group
+
+
+def test_the_same_case_is_compared_and_the_best_against_the_best(tmp_path: Path) -> None:
+    built = Builder().start("1.0", {8: 1.0, 64: 2.0, 128: 9.0}).start("1.0", {64: 1.5}, config(32))
+    built.start("1.1", {8: 1.1, 64: 2.2, 128: 9.0}).start("1.1", {64: 3.0}, config(256))
+    group = group_of(built, tmp_path)
+    assert {case.load: round(case.gain.ratio, 3) for case in group.cases} == {"8": 1.1, "64": 1.1, "128": 1.0}
+    assert group.frozen is not None
+    assert group.frozen.ratio == pytest.approx(1.21 ** (1 / 3))
+    assert group.retuned is not None  # load 128 breaks the SLO
+    assert group.retuned.ratio == pytest.approx(1.5)
+    assert [(each.label, each.side, each.reason) for each in group.missing] == [
+        ("max_batch_size=32", "after", "not measured"),
+        ("max_batch_size=256", "before", "not measured"),
+    ]
+    assert group.attribution is not None
+    assert [(each.factor, each.gain and round(each.gain.ratio, 3)) for each in group.attribution.factors] == [
+        ("engine", 1.1),
+        (CONFIG, 1.364),
+    ]
+    assert [each.gain for each in group.attribution.interactions] == [None]  # the new config was not measured before
+
+
+factors = st.tuples(*[st.floats(0.8, 1.25)] * 5)
+
+
+@settings(max_examples=25)
+@given(factors=factors, absent=st.integers(0, 3))
+def test_the_factors_multiply_up_to_the_total_and_what_was_not_measured_is_null(
+    tmp_path_factory: pytest.TempPathFactory, factors: tuple[float, ...], absent: int
+) -> None:
+    driver, engine, tuned, together, noise = factors
+    built = Builder()
+    corners = list(itertools.product((False, True), repeat=3))
+    for corner in corners:
+        has_driver, has_engine, has_config = corner
+        value = driver**has_driver * engine**has_engine * tuned**has_config
+        value *= together ** (has_engine and has_config) * noise ** (has_driver and not has_engine)
+        # Where all else is as one side has it the config of the other breaks the SLO: it is not that side's best.
+        is_ruled_out = corner in {(False, False, True), (True, True, False)}
+        late = {"ttft_p99_s": 9.0} if is_ruled_out else {}
+        if not absent or corner != corners[absent]:
+            of = config(256 if has_config else 64)
+            built.start(f"1.{has_engine:d}", {8: value}, of, driver="590" if has_driver else "580", **late)
+    sides = {"before": {"engine_version": "1.0", "driver_version": "580"},
+             "after": {"engine_version": "1.1", "driver_version": "590"}}  # fmt: skip
+    found = group_of(built, tmp_path_factory.mktemp("corners"), **sides).attribution
+    assert found is not None
+    assert [each.factor for each in found.factors] == ["driver", "engine", CONFIG]
+    gains = [each.gain for each in found.factors]
+    missing = corners[absent] if absent else None
+    assert (gains[0] is None) == (missing == (True, False, False))
+    if None not in gains:
+        assert math.prod(gain.ratio for gain in gains if gain) == pytest.approx(found.total.ratio)
+    by_pair = {each.factors: each.gain for each in found.interactions}
+    beyond = by_pair["engine", CONFIG]
+    if missing in {None, (True, False, False)}:
+        assert beyond is not None
+        assert beyond.ratio == pytest.approx(together)
+    assert len(found.corners) == 8
+    assert sum(corner.output_tokens_per_joule is None for corner in found.corners) == (1 if absent else 0)
+
+
+def test_hardware_and_power_state_are_compared_when_told_and_only_then(tmp_path: Path) -> None:
+    built = Builder().start("1.0", {8: 1.0})
+    capped = Builder(rows=built.rows, trials=built.trials)
+    capped.start("1.0", {8: 1.2}, power_limit_w=500.0)
+    sides = {"before": {"power_limit_w_per_gpu": "700"}, "after": {"power_limit_w_per_gpu": "500"}}
+    found = tracked(capped, tmp_path, **sides)
+    (group,) = found.groups
+    assert found.told == ("power_limit_w_per_gpu",)
+    assert group.attribution is not None
+    assert [(each.factor, each.gain and round(each.gain.ratio, 3)) for each in group.attribution.factors] == [
+        ("power state", 1.2)
+    ]
+    assert group.series == ()
+
+
+def test_modelled_rows_have_no_interval(tmp_path: Path) -> None:
+    built = (
+        Builder().start("1.0", {8: 1.0}, evidence=Evidence.MODELLED).start("1.1", {8: 1.2}, evidence=Evidence.MODELLED)
+    )
+    group = group_of(built, tmp_path)
+    assert group.frozen == Ratio(ratio=pytest.approx(1.2), low=None, high=None, is_across_cards=False)
+    assert (group.series, "modelled" in " ".join(group.notes)) == ((), True)
+
+
+def test_a_case_without_a_valid_window_says_why(tmp_path: Path) -> None:
+    built = Builder().start("1.0", {8: 1.0, 64: 2.0}).start("1.1", {8: 1.0})
+    built.start("1.1", {64: 2.0}, **INVALID)
+    group = group_of(built, tmp_path)
+    assert [(each.load, each.side, each.reason) for each in group.missing] == [
+        ("64", "after", "no valid window: no_tokens")
+    ]
+
+
+@pytest.mark.parametrize(("before", "after", "is_across"), [("dcc91e", "3a4bf3", True), ("dcc91e", "3d7d84", True)])
+def test_across_recorded_cards_the_interval_holds_no_difference(before: str, after: str, is_across: bool) -> None:
+    """Three H100s, one config, one release: their 2.9 % are cards and no gain."""
+    studies = [study for study in RECORDED.studies() if study.startswith("h100-repeat-llama")]
+    asked = Asked(
+        before={"gpu_uuids": f"GPU-{before}"},
+        after={"gpu_uuids": f"GPU-{after}"},
+        where={"weights_init": next(str(row.weights_init) for row in RECORDED.rows(studies[0]))},
+    )
+    (group,) = track(history_of(RECORDED, studies, asked), make_slo(), asked).groups
+    (case,) = group.cases
+    assert case.gain.is_across_cards is is_across
+    assert case.gain.low is not None
+    assert case.gain.high is not None
+    assert case.gain.low < 1 < case.gain.high
+    assert "3 sets of cards, 2 df: SD 2.9 %" in group.card_spread
+    assert any("widened by what cards differ by" in note for note in group.notes)
+    assert group.attribution is None
