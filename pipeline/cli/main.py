@@ -16,6 +16,7 @@ from pipeline.cli.plan import plan
 from pipeline.cli.render import render
 from pipeline.cli.repeat import repeatability
 from pipeline.cli.show import show
+from pipeline.cli.suite import suite
 from pipeline.cli.sweep import sweep
 from pipeline.cli.track import track
 from pipeline.cli.verify import verify
@@ -58,6 +59,7 @@ app.command(help="Choose the config to serve with, under an SLO and for a demand
 app.command(help="Say what newer software, other hardware or a new config gained, and where it was lost; from rows.")(
     track
 )
+app.add_typer(suite, name="suite", help="A few cases to measure again on every release: pick them, and run them.")
 app.command(help="Write a study for another tool to look at: optuna, a journal that optuna-dashboard opens.")(export)
 app.command(help="Print the best configurations of a study again, from its rows alone.")(show)
 

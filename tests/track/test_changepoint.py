@@ -18,7 +18,7 @@ BLOCKS = {"one card": (None,) * NUM, "three cards": tuple(number % 3 for number 
 def series(
     values: np.ndarray, blocks: tuple[object, ...] = BLOCKS["one card"], sd: float = 1.0, df: float = math.inf
 ) -> Series:
-    return Series(values=tuple(map(float, values)), positions=POSITIONS[: len(values)], blocks=blocks, sd=sd, df=df)  # type: ignore[arg-type]
+    return Series(values=tuple(map(float, values)), positions=POSITIONS[: len(values)], blocks=blocks, sd=sd, df=df)
 
 
 @pytest.mark.parametrize("blocks", BLOCKS.values(), ids=BLOCKS)

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,7 +122,7 @@ def test_bad_input_names_what_is_wrong(tmp_path: Path, asked: Asked, parts: list
     [("plan", "quick"), ("boundary", "cpu"), ("weights_init", "another"), ("gpu_name", "H100 PCIe"),
      ("evidence", "simulated"), ("origin", "imported"), ("power_limit_w", 500.0)],
 )  # fmt: skip
-def test_unlike_pairs_are_refused(tmp_path: Path, column: str, value: object) -> None:
+def test_unlike_pairs_are_refused(tmp_path: Path, column: str, value: Any) -> None:
     store = Builder().start("1.0", {8: 1.0}).start("1.1", {8: 1.1}, **{column: value}).store(tmp_path)
     name = "power_limit_w_per_gpu" if column == "power_limit_w" else column
     with pytest.raises(ConfigError, match=rf"nothing in common: .* they differ in {name}: "):
