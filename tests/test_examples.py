@@ -23,7 +23,7 @@ exit "$(cat "$STATE/$1" 2>/dev/null || echo 0)"
 @pytest.mark.parametrize("path", [SCRIPT, EXAMPLES / "track.slurm"], ids=lambda path: path.name)
 def test_a_shell_can_read_it(path: Path) -> None:
     assert os.access(path, os.X_OK)
-    subprocess.run(["bash", "-n", path], check=True)
+    subprocess.run(["/bin/bash", "-n", path], check=True)
 
 
 def test_the_workflow_runs_the_script_on_a_schedule_and_by_hand() -> None:
@@ -69,7 +69,7 @@ class Machine:
             (self.folder / command).write_text(str(statuses.get(command, 0)))
         env = os.environ | {"PATH": f"{self.folder}:{os.environ['PATH']}", "STATE": str(self.folder), "TPW": "tpw"}
         env |= {"RESULTS": str(self.folder / "results")}
-        argv = ["bash", SCRIPT, "suites/nightly.yaml", "repo/engine:latest", "model.path=/m"]
+        argv = ["/bin/bash", str(SCRIPT), "suites/nightly.yaml", "repo/engine:latest", "model.path=/m"]
         ended = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
         assert ended.stderr == ""
         return ended.returncode, (self.folder / "commands").read_text().splitlines()
