@@ -182,6 +182,28 @@ def _closing(found: Tracking) -> Iterator[str]:
     yield f"{found.num_rows} valid rows of {len(found.studies)} studies; slo={owed}"
     if found.told:
         yield f"compared although they differ, as asked for: {', '.join(found.told)}"
+    yield from _left_out(found)
+    if any(group.series for group in found.groups):
+        yield (
+            f"steps: false alarm in any of the series with a probability of {100 * found.false_alarm_rate:g} %, each "
+            "time that this is asked; a drop that shows is found 4 times of 5"
+        )
+    for broken in found.broken:
+        yield (
+            f"no longer runs: [{broken.label}] {broken.status} on {release_text(broken.release)}, study "
+            f"{broken.study_id}: {broken.reason}"
+        )
+    for each in found.unmeasured:
+        yield (
+            f"mind: the last start of [{each.label}], on {release_text(each.release)}, study {each.study_id}, has no "
+            f"valid window: {each.reason}"
+        )
+    if found.regression_threshold is not None:
+        yield from _verdict(found, found.regression_threshold)
+
+
+def _left_out(found: Tracking) -> Iterator[str]:
+    """Rows and cases that were not compared."""
     if found.num_copies:
         yield f"{found.num_copies} rows were there twice, and count once"
     for row_id, why in list(found.rejected.items())[:MAX_SHOWN]:
@@ -193,18 +215,6 @@ def _closing(found: Tracking) -> Iterator[str]:
         yield f"not compared, measured under other conditions: [{unlike.label}] load {unlike.load}: {differs}"
     if found.num_single:
         yield f"{found.num_single} groups of rows have one side only and are not shown"
-    if any(group.series for group in found.groups):
-        yield (
-            f"steps: false alarm in any of the series with a probability of {100 * found.false_alarm_rate:g} %, each "
-            "time that this is asked; a drop that shows is found 4 times of 5"
-        )
-    for broken in found.broken:
-        yield (
-            f"no longer runs: [{broken.label}] {broken.status} on {release_text(broken.release)}, study "
-            f"{broken.study_id}: {broken.reason}"
-        )
-    if found.regression_threshold is not None:
-        yield from _verdict(found, found.regression_threshold)
 
 
 def _verdict(found: Tracking, threshold: float) -> Iterator[str]:

@@ -15,7 +15,7 @@ from pipeline.track.release import Release
 from pipeline.track.series import CaseSeries, Change, Line, start_spread_of
 from pipeline.track.sides import Sides
 from pipeline.track.spread import ASSUMED_START, card_spread, start_spread
-from pipeline.track.starts import Start
+from pipeline.track.starts import History, Start
 from pipeline.track.tracking import (
     AttributionFound,
     BestFound,
@@ -53,9 +53,13 @@ class Group:
     card: Spread
 
     @classmethod
-    def of(cls, starts: Sequence[Start], sides: Sides, invalid: Sequence[tuple[Row, Release]]) -> "Group":
-        """With the spreads that its own starts tell."""
-        return cls(starts=starts, sides=sides, invalid=invalid, start=start_spread(starts), card=card_spread(starts))
+    def of(cls, starts: Sequence[Start], sides: Sides, history: History) -> "Group":
+        """With the spread of starts that its own tell, and that of cards by everything that ran on their type."""
+        types = {start.facts["gpu_name"] for start in starts}
+        alike = [start for start in history.starts if start.facts["gpu_name"] in types]
+        return cls(
+            starts=starts, sides=sides, invalid=history.invalid, start=start_spread(starts), card=card_spread(alike)
+        )
 
     def sharpened(self, lines: Sequence[Line]) -> "Group":
         """Where no start was repeated its series may tell how far starts differ."""

@@ -11,8 +11,9 @@ from pipeline.compose import nearest
 from pipeline.config_text import label
 from pipeline.errors import ConfigError
 from pipeline.grouping import grouped
+from pipeline.record import Trial
 from pipeline.store import Store
-from pipeline.track.broken import broken
+from pipeline.track.broken import broken, unmeasured
 from pipeline.track.group import Group, release_found
 from pipeline.track.series import ALPHA, judged, lines_of
 from pipeline.track.sides import KEYS, RELEASE, Sides, Wanted, engine_releases, has, sides, texts, told
@@ -80,6 +81,11 @@ def track(history: History, slo: Slo, asked: Asked) -> Tracking:
         if not differing and not group.is_modelled
     }
     series = judged([line for own in lines.values() for line in own])
+    if asked.regression is not None and not series and groups:
+        raise ConfigError(
+            "--fail-on-regression: no case was measured here with two releases, so there is nothing to look for it in; "
+            "leave it out, or name sides by release"
+        )
     found = []
     for index, group in enumerate(groups):
         num = len(lines.get(index, ()))
@@ -101,7 +107,8 @@ def track(history: History, slo: Slo, asked: Asked) -> Tracking:
         groups=tuple(found),
         unlike=tuple(unlike),
         num_single=single,
-        broken=tuple(_broken(history)),
+        broken=tuple(_told(broken(history), history)),
+        unmeasured=tuple(_told(unmeasured(history), history)),
         regression_threshold=asked.regression,
         regressions=tuple(_regressions(found, asked.regression)),
     )
@@ -115,7 +122,7 @@ def _groups(history: History, chosen: Sides | None) -> tuple[list[Group], int]:
         if found is None:
             num_single += 1
         else:
-            groups.append(Group.of(own, found, history.invalid))
+            groups.append(Group.of(own, found, history))
     return groups, num_single
 
 
@@ -193,18 +200,19 @@ def _nothing(
     return f"nothing in common: no case was measured with two releases; there are: {'; '.join(releases)}"
 
 
-def _broken(history: History) -> list[BrokenFound]:
-    configs = {start.row.config_json for start in history.starts}
+def _told(trials: Sequence[tuple[Trial, str]], history: History) -> list[BrokenFound]:
+    """Starts by what went wrong, as they are told."""
+    configs = {start.row.config_json for start in history.starts} | {trial.config_json for trial, _ in trials}
     return [
         BrokenFound(
-            label=label(trial.config_json, configs | {trial.config_json}),
+            label=label(trial.config_json, configs) if len(configs) > 1 else "the only config",
             config_hash=trial.config_hash,
             study_id=trial.study_id,
             status=trial.status.value,
-            reason="; ".join(trial.reasons) or "no reason given",
+            reason=reason,
             release=release_found(release_of(trial, trial)),
         )
-        for trial in broken(history.trials.values(), history.starts)
+        for trial, reason in trials
     ]
 
 

@@ -166,7 +166,7 @@ class GroupFound:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BrokenFound:
-    """A config that ran once and whose last start failed."""
+    """A config that ran once and whose last start left no valid row."""
 
     label: str = column("its config")
     config_hash: str = column("its identity")
@@ -202,6 +202,7 @@ class Tracking:
     unlike: tuple[UnlikeFound, ...] = column("cases that were compared nowhere, for their conditions differ")
     num_single: int = column("groups with one release only, which are not shown")
     broken: tuple[BrokenFound, ...] = column("configs that ran once and whose last start failed")
+    unmeasured: tuple[BrokenFound, ...] = column("configs that ran once and whose last start has no valid window")
     regression_threshold: float | None = column("smallest drop asked for; null where none was")
     regressions: tuple[RegressionFound, ...] = column("drops of that size that have not come back")
 

@@ -15,7 +15,7 @@ from pipeline.track.attribution import CONFIG
 from pipeline.track.track import Asked, history_of, track
 from pipeline.track.tracking import GroupFound, Tracking
 from pipeline.vocabulary import Evidence
-from tests.builders import INVALID, make_slo
+from tests.builders import INVALID, make_slo, make_study
 from tests.track.histories import STUDY, Builder, config
 
 RECORDED = Store(Path(__file__).parents[2] / "results")
@@ -105,6 +105,25 @@ def test_hardware_and_power_state_are_compared_when_told_and_only_then(tmp_path:
         ("power state", 1.2)
     ]
     assert group.series == ()
+
+
+@pytest.mark.parametrize(("key", "values"), [("hardware", ("h100", "h200")), ("weights", ("checkpoint", "random"))])
+def test_what_a_case_holds_may_differ_when_told(tmp_path: Path, key: str, values: tuple[str, str]) -> None:
+    """The same config on other hardware, or of other weights, is another case; told, they join."""
+    changes: dict[str, Any] = {"weights": values[1]}
+    if key == "hardware":
+        changes = {
+            "hardware": make_study("model=llama-3.1-8b", "engine=vllm", "precision=fp8", "hardware=h200").hardware
+        }
+    other = Builder(study=dataclasses.replace(STUDY, **changes))
+    other.start("1.0", {8: 1.4}, gpu_name="H200" if key == "hardware" else "NVIDIA H100", card="GPU-z")
+    one = Builder().start("1.0", {8: 1.0}).start("1.1", {8: 1.1})
+    built = Builder(rows=one.rows + other.rows, trials=one.trials + other.trials)
+    sides = {"before": {key: values[0], "engine_version": "1.0"}, "after": {key: values[1]}}
+    group = group_of(built, tmp_path, **sides)
+    assert [round(case.gain.ratio, 3) for case in group.cases] == [1.4]
+    assert group.cases[0].gain.is_across_cards
+    assert group.attribution is None if key == "weights" else group.attribution is not None
 
 
 def test_modelled_rows_have_no_interval(tmp_path: Path) -> None:

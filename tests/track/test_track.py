@@ -1,13 +1,14 @@
 """Two years of forty releases on three cards: what was planted is found, and nothing else."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.track.track import Asked, history_of, share, track
 from pipeline.track.tracking import ChangeFound, Tracking
-from tests.builders import make_slo
+from tests.builders import INVALID, make_slo
 from tests.track.histories import NOTHING, Builder, Planted, config, two_years
 
 EVENTS = Planted(levels={10: 1.06, 18: 0.96}, driver=(28, 0.97), retuned=(24, 1.10))
@@ -89,8 +90,19 @@ def test_a_config_that_no_longer_starts_is_a_regression_of_its_own(tmp_path: Pat
         ("start_failed", "CUDA error", "1.2")
     ]
     assert found.is_regressed
-    built.start("1.3", {8: 1.0})
+    built.start("1.3", {8: 1.0}).start("1.4", {}, trial={"status": "interrupted"})
     assert not tracked(built, tmp_path / "mended").is_regressed
+    built.start("1.4", {8: 1.0}, **cast("dict[str, Any]", INVALID))
+    unsure = tracked(built, tmp_path / "unsure")
+    assert [(each.reason, each.release.engine_version) for each in unsure.unmeasured] == [("no_tokens", "1.4")]
+    assert (unsure.broken, unsure.is_regressed) == ((), False)
+
+
+def test_a_job_that_has_nothing_to_look_at_is_refused(tmp_path: Path) -> None:
+    built = Builder().start("1.0", {8: 1.0}).start("1.0", {8: 1.0}, card="GPU-b")
+    asked = Asked(before={"gpu_uuids": "GPU-a"}, after={"gpu_uuids": "GPU-b"}, regression=0.03)
+    with pytest.raises(ConfigError, match="--fail-on-regression: no case was measured here with two releases"):
+        tracked(built, tmp_path, asked)
 
 
 def test_two_releases_with_a_start_each_show_what_is_beyond_assumed_noise(tmp_path: Path) -> None:
