@@ -7,6 +7,7 @@ from rich.table import Table
 
 from pipeline.cli.repeatability import percent
 from pipeline.cli.table import number
+from pipeline.track.release import short
 from pipeline.track.tracking import (
     AttributionFound,
     BestFound,
@@ -164,8 +165,7 @@ def change_text(change: ChangeFound) -> str:
 def release_text(found: ReleaseFound) -> str:
     """A release in a line."""
     driver = f" driver {found.driver_version}" if found.driver_version else ""
-    name, at, digest = (found.image or "").partition("@sha256:")
-    image = f" {name}{at}{digest[:12]}" if name else ""
+    image = f" {short(found.image)}" if found.image else ""
     return f"{found.engine} {found.engine_version or '(version unknown)'}{driver}{image}"
 
 

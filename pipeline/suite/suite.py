@@ -78,9 +78,14 @@ def suite_of(name: str, picks: Sequence[Pick], pool: Pool, tolerance: float) -> 
     """A suite from its cases.
 
     Raises:
-        ConfigError: If conf/ no longer composes their study.
+        ConfigError: If conf/ no longer composes their study, or no engine of theirs can be started here.
     """
     study = study_of(pool.trials[picks[0].point.rows[-1].trial_id])
+    if study.engine.name == "attached" or pool.rows[0].origin != "own":
+        raise ConfigError(
+            f"suite {name}: its rows are of engines that were not started here; to measure a server again use "
+            "tpw measure url=..."
+        )
     axes = tuple(f"{key}=" for key in study.axes)
     shared = [each for each in overrides_of(study) if not each.startswith((*OF_A_MACHINE, *axes))]
     members = []

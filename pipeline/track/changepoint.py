@@ -5,12 +5,13 @@ place, and the two means compared by a t-statistic; values of one block (a card 
 each other. The largest of them all, over a series without a step, has a distribution that is drawn (`NUM_DRAWS`, fixed
 seed): what exceeds its quantile is a step, so that a series without one raises an alarm with the probability asked for,
 however many places were looked at. The largest statistic is taken first, then of the intervals that do not hold it.
-Values are taken to be normal and independent, with a spread that was estimated with `df` degrees of freedom.
+Values are taken to be normal and independent, with a spread that was estimated from others with `df` degrees of
+freedom, or that is their own.
 """
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -27,6 +28,9 @@ NUM_PARTS = 16
 
 DECAY = math.sqrt(2)
 """Ratio of the lengths of seeded intervals, layer by layer; as its authors recommend."""
+
+MIN_DF = 12
+"""Values beyond their levels from which a series tells its own noise well."""
 
 POWER = 0.8
 """How often a step of the detectable size is found."""
@@ -47,6 +51,7 @@ class Series:
         blocks: What each is compared within.
         sd: Standard deviation of a value.
         df: Degrees of freedom of that; infinite where it is known.
+        is_own: Whether it is what the values themselves leave beyond their largest step.
     """
 
     values: tuple[float, ...]
@@ -54,6 +59,7 @@ class Series:
     blocks: tuple[Hashable, ...]
     sd: float
     df: float
+    is_own: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,24 +196,29 @@ def _critical(series: Series, design: _Design, alpha: float) -> float:
 
 def _drawn(series: Series) -> Array:
     """The largest statistic of series without a step, drawn."""
-    largest, uniform = _largest(series.positions, series.blocks)
+    largest, squares, uniform = _largest(series.positions, series.blocks)
+    if series.is_own:
+        df = len(series.positions) - len(set(series.blocks)) - 1
+        return largest / np.sqrt((squares - largest**2) / df)
     if math.isinf(series.df):
         return largest
-    spread: Array = np.sqrt(stats.chi2.ppf(uniform, series.df) / series.df)
-    return largest / spread
+    return largest / np.sqrt(stats.chi2.ppf(uniform, series.df) / series.df)  # type: ignore[no-any-return]  # untyped
 
 
 @lru_cache(maxsize=64)
-def _largest(positions: tuple[int, ...], blocks: tuple[Hashable, ...]) -> tuple[Array, Array]:
-    """Of series of known spread, and as many uniform numbers to draw a spread with."""
+def _largest(positions: tuple[int, ...], blocks: tuple[Hashable, ...]) -> tuple[Array, Array, Array]:
+    """Of series of spread 1: the largest statistic, the sum of squares about the blocks, and a number to draw with."""
     design = _designed(positions, blocks)
     assert design is not None  # noqa: S101  # or nothing would be drawn
     chooser, scaled = np.random.default_rng(0), design.weights / design.norms[:, None]
-    largest = [
-        np.abs(scaled @ chooser.standard_normal((len(positions), NUM_DRAWS // NUM_PARTS))).max(axis=0)
-        for _ in range(NUM_PARTS)
-    ]
-    return np.concatenate(largest), chooser.random(NUM_DRAWS)
+    codes = _codes(blocks)
+    centre = np.eye(len(codes)) - (codes[:, None] == codes) / np.bincount(codes)[codes]
+    largest, squares = [], []
+    for _ in range(NUM_PARTS):
+        noise = chooser.standard_normal((len(positions), NUM_DRAWS // NUM_PARTS))
+        largest.append(np.abs(scaled @ noise).max(axis=0))
+        squares.append(((centre @ noise) ** 2).sum(axis=0))
+    return np.concatenate(largest), np.concatenate(squares), chooser.random(NUM_DRAWS)
 
 
 def _step(series: Series, low: int, high: int) -> Step | None:
@@ -234,15 +245,28 @@ def _step(series: Series, low: int, high: int) -> Step | None:
     )
 
 
-def residual_spread(series: Series, found: Sequence[Step]) -> tuple[float, int]:
-    """Standard deviation of values about the levels between steps, each block with one of its own, and its df."""
-    codes = _codes(series.blocks)
-    levels = np.searchsorted([step.position for step in found], series.positions, side="right")
-    design = np.hstack([np.eye(int(codes.max()) + 1)[codes], np.eye(len(found) + 1)[levels][:, 1:]])
+def sharpened(series: Series, found: Sequence[Step]) -> Series | None:
+    """The series with the noise that its own values leave beyond these steps and the largest that is left.
+
+    That one is left out whether it is one or not, so that a step does not hide behind the noise that it makes itself;
+    what that does to series without a step is drawn along. None where too little would be left to tell noise by.
+    """
+    design = _design(series)
+    if design is None:
+        return None
+    codes, places = _codes(series.blocks), [step.position for step in found]
+    levels = np.searchsorted(places, series.positions, side="right")
+    model = np.hstack([np.eye(int(codes.max()) + 1)[codes], np.eye(len(found) + 1)[levels][:, 1:]])
     values = np.array(series.values)
-    solved, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
-    df = len(values) - int(rank)
-    return math.sqrt(float(np.sum((values - design @ solved) ** 2)) / max(df, 1)), df
+    solved, _, rank, _ = np.linalg.lstsq(model, values, rcond=None)
+    residuals = values - model @ solved
+    left = [not any(low < place < high for place in places) for low, _, high in design.splits]
+    largest = float(np.max(np.abs(design.weights @ residuals) / design.norms * left))
+    df = len(values) - int(rank) - 1
+    if df < MIN_DF:
+        return None
+    squares = max(0.0, float(residuals @ residuals) - largest**2)
+    return replace(series, sd=math.sqrt(squares / df), df=df, is_own=True)
 
 
 def spread_of(values: Sequence[float], blocks: Sequence[Hashable]) -> tuple[float, int]:

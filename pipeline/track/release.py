@@ -26,13 +26,19 @@ class Release:
         """In words."""
         parts = [f"{self.engine} {self.engine_version or '(version unknown)'}"]
         parts += [f"driver {self.driver_version}"] if self.driver_version else []
-        parts += [self.image] if self.image else []
+        parts += [short(self.image)] if self.image else []
         return ", ".join(parts)
 
     def changes(self, later: "Release") -> tuple[str, ...]:
         """Names of what differs in a later one."""
         names = ("engine_version", "driver_version", "image")
         return tuple(name for name in names if getattr(self, name) != getattr(later, name))
+
+
+def short(image: str) -> str:
+    """An image with as much of its digest as tells it from others, for people."""
+    name, at, digest = image.partition("@sha256:")
+    return f"{name}{at}{digest[:12]}"
 
 
 def in_order(seen: Iterable[tuple[Release, str]]) -> list[Release]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.grouping import grouped
 from pipeline.score import MIN_NOISE
-from pipeline.track.changepoint import Series, Step, detectable, p_value, residual_spread, spread_of, steps
+from pipeline.track.changepoint import Series, Step, detectable, p_value, sharpened, spread_of, steps
 from pipeline.track.contrast import Spread, together
 from pipeline.track.release import Release, in_order
 from pipeline.track.starts import Start
@@ -24,9 +24,6 @@ ALPHA = 0.05
 
 MIN_PAIRS = 24
 """Neighbouring visits from which a series tells its own noise."""
-
-MIN_DF = 12
-"""Visits beyond its levels from which it tells it better."""
 
 EFFICIENCY = 0.25
 """Degrees of freedom for each pair: the median of absolute deviations is worth 0.37 of as many values (Rousseeuw and
@@ -122,20 +119,19 @@ def lines_of(starts: Sequence[Start], start: Spread, card: Spread) -> list[Line]
     cases = [_sorted(_visits(own), releases) for own in grouped(starts, lambda each: each.case).values()]
     cases = [visits for visits in cases if len({visit.release for visit in visits}) > 1]
     lines = [_line(visits, cases, start, card, is_overall=False) for visits in cases]
-    if len(cases) > 1:
-        overall = _sorted(_together(cases), releases)
+    if len(linked := _linked(cases)) > 1:
+        overall = _sorted(_together(linked), releases)
         lines.append(_line(overall, [overall], start, card, is_overall=True))
     return [_sharpened(line) for line in lines]
 
 
 def _sharpened(line: Line) -> Line:
-    sd, df = residual_spread(line.series, steps(line.series, ALPHA))
-    if df < MIN_DF:
+    own = sharpened(line.series, steps(line.series, ALPHA / 5))  # the plain ones: what is no step must not be left out
+    if own is None:
         return line
-    series = replace(line.series, sd=max(sd, _floor(line.visits)), df=df)
-    return replace(
-        line, series=series, is_sharp=True, noise_basis=f"{len(line.visits)} visits about their levels, {df} df"
-    )
+    series = replace(own, sd=max(own.sd, _floor(line.visits)))
+    basis = f"{len(line.visits)} visits about their levels, {own.df:g} df"
+    return replace(line, series=series, is_sharp=True, noise_basis=basis)
 
 
 def start_spread_of(lines: Sequence[Line]) -> Spread | None:
@@ -179,7 +175,7 @@ def _sorted(visits: Sequence[_Visit], releases: Sequence[Release]) -> list[_Visi
 
 def _together(cases: Sequence[Sequence[_Visit]]) -> list[_Visit]:
     """One value for each visit: least squares with a level for each case, so that what a visit lacks shifts nothing."""
-    keys = [(visit.release, visit.cards, visit.starts[0].row.host_id) for visits in cases for visit in visits]
+    keys = [_key(visit) for visits in cases for visit in visits]
     places = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     of_case = [number for number, visits in enumerate(cases) for _ in visits]
     design = np.zeros((len(keys), len(places) + len(cases) - 1))
@@ -189,16 +185,32 @@ def _together(cases: Sequence[Sequence[_Visit]]) -> list[_Visit]:
             design[line, len(places) + case - 1] = 1
     values = np.array([visit.value for visits in cases for visit in visits])
     solved = np.linalg.lstsq(design, values, rcond=None)[0]
-    members = grouped(zip(keys, (visit for visits in cases for visit in visits), strict=True), lambda pair: pair[0])
+    members = grouped((visit for visits in cases for visit in visits), _key)
     return [
         _Visit(
-            release=key[0],
-            cards=key[1],
-            starts=tuple(start for _, visit in members[key] for start in visit.starts),
+            release=members[key][0].release,
+            cards=members[key][0].cards,
+            starts=tuple(start for visit in members[key] for start in visit.starts),
             value=float(solved[place]),
         )
         for key, place in places.items()
     ]
+
+
+def _key(visit: _Visit) -> tuple[object, ...]:
+    return visit.release, visit.cards, visit.starts[0].row.host_id
+
+
+def _linked(cases: Sequence[Sequence[_Visit]]) -> list[Sequence[_Visit]]:
+    """The most cases that visits in common link: between others no row tells the difference."""
+    groups: list[tuple[set[tuple[object, ...]], list[Sequence[_Visit]]]] = []
+    for visits in cases:
+        keys, own = {_key(visit) for visit in visits}, [visits]
+        for group in [group for group in groups if group[0] & keys]:
+            groups.remove(group)
+            keys, own = keys | group[0], group[1] + own
+        groups.append((keys, own))
+    return max((own for _, own in groups), key=len, default=[])
 
 
 def _line(

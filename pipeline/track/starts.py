@@ -163,6 +163,8 @@ def _rejected(rows: Iterable[Row], trials: Mapping[str, Trial]) -> dict[str, str
             found[row_id] = f"its start {row.trial_id} has no record: it still runs, or was killed"
         elif (why := _clock(row, trials[row.trial_id], now)) is not None:
             found[row_id] = why
+        elif row.output_tokens_per_joule is not None and row.output_tokens_per_joule <= 0:
+            found[row_id] = f"output_tokens_per_joule={row.output_tokens_per_joule:g} is not above 0"
     return found
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.track.changepoint import Series, detectable, p_value, residual_spread, spread_of, steps
+from pipeline.track.changepoint import Series, detectable, p_value, sharpened, spread_of, steps
 
 NUM = 30
 POSITIONS = tuple(range(NUM))
@@ -88,7 +88,25 @@ def test_noise_is_told_in_spite_of_steps() -> None:
     assert num == NUM - 1
     assert 0.6 < sd < 1.6
     noisy = series(values, sd=sd, df=num / 4)
-    left, df = residual_spread(noisy, steps(noisy, 0.05))
-    assert 0.7 < left < 1.3
-    assert df == NUM - 3
-    assert residual_spread(dataclasses.replace(noisy, sd=1.0), [])[0] > 5
+    own = sharpened(noisy, steps(noisy, 0.05))
+    assert own is not None
+    assert 0.7 < own.sd < 1.3
+    assert own.df == NUM - 4  # three levels, and the largest step that is left
+    assert sharpened(series(np.zeros(10), (None,) * 10), []) is None  # too few to tell
+
+
+@pytest.mark.parametrize("blocks", BLOCKS.values(), ids=BLOCKS)
+def test_with_its_own_noise_a_series_raises_as_few_alarms_and_finds_as_much(blocks: tuple[object, ...]) -> None:
+    random, num = np.random.default_rng(4), 300
+    alarms = found = 0
+    for _ in range(num):
+        values = random.normal(0, 1, NUM)
+        quiet = sharpened(series(values, blocks), [])
+        assert quiet is not None
+        alarms += p_value(quiet) <= 0.1
+        values[-1] -= detectable(dataclasses.replace(quiet, sd=1.0), 0.05) or 0.0
+        loud = sharpened(series(values, blocks), [])
+        assert loud is not None
+        found += any(step.position == NUM - 1 for step in steps(loud, 0.05))
+    assert 0.03 * num < alarms < 0.17 * num  # 10 %
+    assert 0.7 < found / num < 0.92  # 80 %

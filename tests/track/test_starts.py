@@ -59,13 +59,14 @@ def test_what_is_no_evidence_is_left_out_with_a_reason_and_the_rest_is_kept(tmp_
     built.start("1.1", {8: 1.1}, row_id="early", started_utc="2020-01-01T00:00:00+00:00")
     built.start("1.1", {8: 1.1}, row_id="no-time", started_utc="yesterday")
     built.start("1.1", {8: 1.1}, row_id="twice").start("1.1", {8: 1.3}, row_id="twice")
+    built.start("1.1", {8: 1.1}, row_id="zero", output_tokens_per_joule=0.0)
     built.start("1.1", {8: 1.1}, row_id="killed")
     built.trials.pop()
     store = built.store(tmp_path)
     found = track(history_of(store, [STUDY.id], Asked()), make_slo(), Asked())
     parts = {
         "future": "has not come yet", "early": "before its engine's start", "no-time": "is no time",
-        "twice": "2 different rows have this id", "killed": "it still runs, or was killed",
+        "twice": "2 different rows have this id", "zero": "=0 is not above 0", "killed": "it still runs, or was killed",
     }  # fmt: skip
     assert found.rejected.keys() == parts.keys()
     assert [part for row_id, part in parts.items() if part not in found.rejected[row_id]] == []

@@ -125,6 +125,15 @@ def test_runs_that_never_lend_one_card_twice_have_cards_in_their_noise(tmp_path:
     assert series.noise_sd > 0.02
 
 
+def test_cases_that_share_no_visit_are_not_taken_together(tmp_path: Path) -> None:
+    """A suite that was replaced by another leaves no step where it was."""
+    built = Builder()
+    for release in range(8):
+        built.start(f"1.{release}", {8: 1.0, 64: 2.0} if release < 4 else {16: 7.0})
+    (group,) = tracked(built, tmp_path, Asked()).groups
+    assert [(series.load, series.changes) for series in group.series] == [("8", ()), ("64", ()), ("16", ()), (None, ())]
+
+
 @pytest.mark.parametrize("text", ["3", "", "%", "x%", "-3%", "0%", "100%", "nan%"])
 def test_a_malformed_percentage_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=rf"--fail={text}: no percentage above 0 and below 100; write e.g. 3%"):
