@@ -216,7 +216,7 @@ class Group:
             notes.append("nothing meets the SLO on one side: there is no re-tuned gain")
         if self.is_modelled:
             notes.append("evidence=modelled: no server ran, and the model's error is in no interval (docs/model.md)")
-        if self.starts[0].facts["weights"] == "random":
+        if any(start.facts["weights"] == "random" for start in self.starts):
             notes.append("weights=random: says nothing of the trained model")
         return notes
 

@@ -8,9 +8,7 @@ never lend one card twice, how far cards differ is part of the noise.
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, median
-
-import numpy as np
+from statistics import median
 
 from pipeline.grouping import grouped
 from pipeline.score import MIN_NOISE
@@ -18,6 +16,7 @@ from pipeline.track.changepoint import Series, Step, detectable, p_value, sharpe
 from pipeline.track.contrast import Spread, together
 from pipeline.track.release import Release, in_order
 from pipeline.track.starts import Start
+from pipeline.track.visits import Visit, in_order_of, linked, taken_together, visits_of
 
 ALPHA = 0.05
 """Probability of a false alarm in any of the series looked at, each time that one looks."""
@@ -79,23 +78,10 @@ class CaseSeries:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Visit:
-    release: Release
-    cards: tuple[str, ...]
-    starts: tuple[Start, ...]
-    value: float
-
-    @property
-    def trials(self) -> frozenset[str]:
-        """The engine starts it is of."""
-        return frozenset(start.row.trial_id for start in self.starts)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """A series with what it came from; it is sharp where its own residuals tell its noise."""
 
-    visits: Sequence[_Visit]
+    visits: Sequence[Visit]
     releases: Sequence[Release]
     is_overall: bool
     is_within_cards: bool
@@ -107,8 +93,7 @@ class Line:
 def lines_of(starts: Sequence[Start], start: Spread, card: Spread) -> list[Line]:
     """Every case of one problem and engine that was measured with two releases or more, and all of them together.
 
-    Their noise is first that which a few steps hardly move; the steps that it shows told apart, what is left about the
-    levels is a sharper measure of it.
+    Their noise is first that which a few steps hardly move, then what is left beyond the steps that it shows.
 
     Args:
         starts: Of one problem and engine.
@@ -116,11 +101,11 @@ def lines_of(starts: Sequence[Start], start: Spread, card: Spread) -> list[Line]
         card: How far cards differ, where the series do not tell.
     """
     releases = in_order((each.release, each.rows[0].started_utc) for each in starts)
-    cases = [_sorted(_visits(own), releases) for own in grouped(starts, lambda each: each.case).values()]
+    cases = [in_order_of(visits_of(own), releases) for own in grouped(starts, lambda each: each.case).values()]
     cases = [visits for visits in cases if len({visit.release for visit in visits}) > 1]
     lines = [_line(visits, cases, start, card, is_overall=False) for visits in cases]
-    if len(linked := _linked(cases)) > 1:
-        overall = _sorted(_together(linked), releases)
+    if len(several := linked(cases)) > 1:
+        overall = in_order_of(taken_together(several), releases)
         lines.append(_line(overall, [overall], start, card, is_overall=True))
     return [_sharpened(line) for line in lines]
 
@@ -159,62 +144,8 @@ def judged(lines: Sequence[Line]) -> list[CaseSeries]:
     return [found[index] for index in range(len(lines))]
 
 
-def _visits(starts: Sequence[Start]) -> list[_Visit]:
-    """Of one case."""
-    by_visit = grouped(starts, lambda each: (each.release, each.cards, each.row.host_id))
-    return [
-        _Visit(release=release, cards=cards, starts=tuple(own), value=fmean(each.log for each in own))
-        for (release, cards, _), own in by_visit.items()
-    ]
-
-
-def _sorted(visits: Sequence[_Visit], releases: Sequence[Release]) -> list[_Visit]:
-    place = {release: number for number, release in enumerate(releases)}
-    return sorted(visits, key=lambda visit: (place[visit.release], visit.starts[0].row.started_utc))
-
-
-def _together(cases: Sequence[Sequence[_Visit]]) -> list[_Visit]:
-    """One value for each visit: least squares with a level for each case, so that what a visit lacks shifts nothing."""
-    keys = [_key(visit) for visits in cases for visit in visits]
-    places = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    of_case = [number for number, visits in enumerate(cases) for _ in visits]
-    design = np.zeros((len(keys), len(places) + len(cases) - 1))
-    for line, (key, case) in enumerate(zip(keys, of_case, strict=True)):
-        design[line, places[key]] = 1
-        if case:
-            design[line, len(places) + case - 1] = 1
-    values = np.array([visit.value for visits in cases for visit in visits])
-    solved = np.linalg.lstsq(design, values, rcond=None)[0]
-    members = grouped((visit for visits in cases for visit in visits), _key)
-    return [
-        _Visit(
-            release=members[key][0].release,
-            cards=members[key][0].cards,
-            starts=tuple(start for visit in members[key] for start in visit.starts),
-            value=float(solved[place]),
-        )
-        for key, place in places.items()
-    ]
-
-
-def _key(visit: _Visit) -> tuple[object, ...]:
-    return visit.release, visit.cards, visit.starts[0].row.host_id
-
-
-def _linked(cases: Sequence[Sequence[_Visit]]) -> list[Sequence[_Visit]]:
-    """The most cases that visits in common link: between others no row tells the difference."""
-    groups: list[tuple[set[tuple[object, ...]], list[Sequence[_Visit]]]] = []
-    for visits in cases:
-        keys, own = {_key(visit) for visit in visits}, [visits]
-        for group in [group for group in groups if group[0] & keys]:
-            groups.remove(group)
-            keys, own = keys | group[0], group[1] + own
-        groups.append((keys, own))
-    return max((own for _, own in groups), key=len, default=[])
-
-
 def _line(
-    visits: Sequence[_Visit], cases: Sequence[Sequence[_Visit]], start: Spread, card: Spread, *, is_overall: bool
+    visits: Sequence[Visit], cases: Sequence[Sequence[Visit]], start: Spread, card: Spread, *, is_overall: bool
 ) -> Line:
     """A series with its noise."""
     releases = list(dict.fromkeys(visit.release for visit in visits))
@@ -239,18 +170,18 @@ def _line(
     )
 
 
-def _is_within(visits: Sequence[_Visit]) -> bool:
+def _is_within(visits: Sequence[Visit]) -> bool:
     """Whether most visits were to cards that ran with several releases."""
     by_cards = grouped(visits, lambda visit: visit.cards).values()
     return sum(len(own) for own in by_cards if len({visit.release for visit in own}) > 1) * 2 >= len(visits)
 
 
 def _noise(
-    visits: Sequence[_Visit], cases: Sequence[Sequence[_Visit]], start: Spread, card: Spread, *, is_within: bool
+    visits: Sequence[Visit], cases: Sequence[Sequence[Visit]], start: Spread, card: Spread, *, is_within: bool
 ) -> Spread:
     """How far visits to one level differ: by the series itself, else by the other cases, else by their starts."""
 
-    def told(own: Sequence[_Visit]) -> tuple[float, int]:
+    def told(own: Sequence[Visit]) -> tuple[float, int]:
         return spread_of([visit.value for visit in own], [visit.cards if is_within else None for visit in own])
 
     sd, num = told(visits)
@@ -266,7 +197,7 @@ def _noise(
     return Spread(sd=max(_floor(visits), math.sqrt(variance)), df=df, basis=basis)
 
 
-def _floor(visits: Sequence[_Visit]) -> float:
+def _floor(visits: Sequence[Visit]) -> float:
     """What windows alone would make a value differ by."""
     return MIN_NOISE / math.sqrt(max(sum(len(each.rows) for each in visit.starts) for visit in visits))
 
