@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -53,7 +54,7 @@ def test_old_rows_join_with_those_of_a_newer_release_and_stay_as_they_are(versio
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in store.study_dir(study).iterdir()}
 
     before, row, trial = digests(), store.rows(study)[0], store.trials(study)[0]
-    newer = {"trial_id": "newer", "engine_version": "9.9", "started_utc": "2026-11-29T12:00:00+00:00"}
+    newer: dict[str, Any] = {"trial_id": "newer", "engine_version": "9.9", "started_utc": "2026-11-29T12:00:00+00:00"}
     value = (row.output_tokens_per_joule or 0.0) * 1.5
     store.append(dataclasses.replace(row, row_id="newer", output_tokens_per_joule=value, **newer))
     store.append(dataclasses.replace(trial, **newer))
