@@ -8,7 +8,7 @@ OPENVINO := .venv-openvino/.installed
 OVERRIDES = model=$(MODEL) $(if $(HARDWARE),hardware=$(HARDWARE)) $(if $(WORKLOAD),workload=$(WORKLOAD)) \
 	$(if $(SLO),slo=$(SLO)) $(if $(BUDGET),search.budget_trials=$(BUDGET)) $(if $(STUDY),study=$(STUDY)) $(ARGS)
 
-.PHONY: help setup sweep plan doctor show choose track test check docs bench-load bench-coverage bench-model bench-search crosscheck verify format lock clean
+.PHONY: help setup sweep plan doctor show choose track test check docs bench-load bench-coverage bench-model bench-search crosscheck quality verify format lock clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -45,8 +45,9 @@ choose: $(VENV)  ## the config to serve with, from the rows of STUDY under SLO; 
 track: $(VENV)  ## what newer software gained or lost, over releases; ARGS='--before 0.24.0 --fail-on-regression 3%'
 	.venv/bin/tpw track $(if $(STUDY),'$(STUDY)') $(if $(SLO),--slo $(SLO)) $(ARGS)
 
-test: setup  ## all tests
-	.venv/bin/pytest
+test: setup  ## all tests: those that measure this machine by themselves, the others on two cores
+	.venv/bin/pytest -n 2 --dist worksteal -m 'not alone'
+	.venv/bin/pytest -m alone
 
 check: $(VENV)  ## format, lint, types, import layers
 	.venv/bin/ruff format --check .
@@ -77,6 +78,9 @@ bench-search: $(VENV)  ## starts that each way of searching takes, against known
 
 crosscheck: setup $(AIPERF)  ## our load client against AIPerf on one server (5 min, 1.2 GB once); JSON last
 	.venv/bin/python -m bench.crosscheck $(ARGS)
+
+quality: $(VENV)  ## answers of CANDIDATE= beside those of REFERENCE=: urls, YAML files of configs, bundles or trials
+	.venv/bin/tpw quality candidate=$(CANDIDATE) reference=$(REFERENCE) $(OVERRIDES)
 
 verify: $(VENV)  ## recompute every stored row from its evidence
 	.venv/bin/tpw verify

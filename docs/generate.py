@@ -11,6 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from bench.model import POINTS, Points, floor, leave_one_model_out, order, read_points
+from docs.search_blocks import bench_lines, grid_lines
 from pipeline.bill import bill
 from pipeline.calibrate import calibrate, errors_of_others
 from pipeline.calibrate import usable as usable_points
@@ -26,6 +27,7 @@ from pipeline.engine.trtllm.rules import RULES
 from pipeline.engine_config import EngineConfig
 from pipeline.grouping import grouped
 from pipeline.precision import formats
+from pipeline.quality.record import Finding
 from pipeline.record import Row, Trial
 from pipeline.resume import stored_study
 from pipeline.roofline.calibration import CONSTANTS, SHIPPED, Error, Errors
@@ -62,8 +64,10 @@ REFERENCE = {
 def generated() -> dict[Path, str]:
     """Every generated document with what it should hold."""
     columns = (
-        "# Columns\n\nGenerated from `pipeline/record.py` by `make docs`. Absent is null, never 0.\n\n"
-        f"## Row\n\n{markdown_table(Row)}\n\n## Trial\n\n{markdown_table(Trial)}\n"
+        "# Columns\n\nGenerated from `pipeline/record.py` and `pipeline/quality/record.py` by `make docs`. "
+        "Absent is null, never 0.\n\n"
+        f"## Row\n\n{markdown_table(Row)}\n\n## Trial\n\n{markdown_table(Trial)}\n\n"
+        f"## Finding of `tpw quality`\n\n{markdown_table(Finding)}\n"
     )
     readme = {"results": results_block(), "reference": reference_block(), "agreement": agreement_block()}
     measurement = {
@@ -73,6 +77,10 @@ def generated() -> dict[Path, str]:
         "drift": drift_block(),
     }
     choose, track = {"schema": schema_block(Decision)}, {"schema": schema_block(Tracking)}
+    search = {
+        "grid": table(grid_lines(), num_left=2),
+        **{f"bench-{kind}": table(bench_lines(kind)) for kind in ("recorded", "surrogate")},
+    }
     model = {
         "accuracy": accuracy_block(), "models": models_block(), "own": own_block(), "constants": constants_block()
     }  # fmt: skip
@@ -85,6 +93,7 @@ def generated() -> dict[Path, str]:
         ),
         REPO / "docs" / "choose.md": filled("docs/choose.md", choose),
         REPO / "docs" / "track.md": filled("docs/track.md", track),
+        REPO / "docs" / "search.md": filled("docs/search.md", search),
         REPO / "docs" / "columns.md": columns,
     }
 

@@ -130,8 +130,13 @@ def _check_power(study: Study) -> None:
         raise ConfigError(f"{text}: a board draws hardware.idle_power_w={hardware.idle_power_w:g} doing nothing")
 
 
-def read_engine_config(path: Path, engine: str) -> EngineConfig:
+def read_engine_config(path: Path, engine: str, key: str = "baseline") -> EngineConfig:
     """Read an engine config from YAML: the groups precision, parallelism, batching, and engine: {knobs: ...}.
+
+    Args:
+        path: The file.
+        engine: Name of the engine that it is for.
+        key: What named the file, for messages.
 
     Raises:
         ConfigError: If the file is missing, is not a mapping, or holds an unknown key or a value of the wrong type.
@@ -140,18 +145,18 @@ def read_engine_config(path: Path, engine: str) -> EngineConfig:
         data = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         why = " ".join(str(error).split())
-        raise ConfigError(f"baseline={path}: cannot be read ({why}); give a YAML file") from error
+        raise ConfigError(f"{key}={path}: cannot be read ({why}); give a YAML file") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"baseline={path}: holds no mapping; write e.g. 'precision: {{weights: bf16}}'")
+        raise ConfigError(f"{key}={path}: holds no mapping; write e.g. 'precision: {{weights: bf16}}'")
     own = data.pop("engine", None) or {}
     unknown = sorted(map(str, data.keys() - AXES.keys()))
     if unknown or not isinstance(own, dict) or own.keys() - {"knobs"}:
         wrong = unknown[0] if unknown else "engine"
-        raise ConfigError(f"baseline={path}: {wrong}: allowed are {', '.join(AXES)} and engine: {{knobs: {{...}}}}")
+        raise ConfigError(f"{key}={path}: {wrong}: allowed are {', '.join(AXES)} and engine: {{knobs: {{...}}}}")
     knobs = own.get("knobs") or {}
     if isinstance(knobs, dict):
         knobs = {name.removeprefix("engine.knobs."): value for name, value in _flat("engine.knobs", knobs)}
-    return _validate(EngineConfig, {"engine": engine, "knobs": knobs, **data}, f"baseline={path}: ")
+    return _validate(EngineConfig, {"engine": engine, "knobs": knobs, **data}, f"{key}={path}: ")
 
 
 def _disaggregation(conf: dict[str, Any]) -> dict[str, Any] | None:

@@ -27,7 +27,8 @@ MXFP4_BY_BACKEND = {("blackwell", "TRITON"): "fp8"}
 
 KV_CACHE_AUTO = {"fp8": "fp8", "nvfp4": "fp8"}
 """Checkpoint format -> KV cache format of `auto`; bf16 for the others. Checkpoints of NVIDIA's Model Optimizer ask for
-an FP8 cache in hf_quant_config.json, as far as NVIDIA publishes them; one that does not gets bf16."""
+an FP8 cache in hf_quant_config.json, as far as NVIDIA publishes them; one that does not gets bf16. vLLM, which makes
+FP8 weights of 16-bit ones as it loads, keeps a 16-bit cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +55,10 @@ def formats(config: EngineConfig, model: Model, hardware: Hardware) -> Formats |
         backend = str(config.knobs.get("moe_config.backend"))
         activations = MXFP4_BY_BACKEND.get((hardware.arch, backend), activations)
     asked = config.precision.kv_cache
+    auto = "bf16" if config.engine == "vllm" else KV_CACHE_AUTO.get(checkpoint.format, "bf16")
     return Formats(
         repo=checkpoint.repo,
         weights=checkpoint.format,
         activations=activations,
-        kv_cache=KV_CACHE_AUTO.get(checkpoint.format, "bf16") if asked is None or asked == "auto" else asked,
+        kv_cache=auto if asked is None or asked == "auto" else asked,
     )

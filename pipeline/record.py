@@ -150,6 +150,12 @@ class Row(Record):
         "arrival in the engine to first scheduled, mean over the same requests", default=None
     )
 
+    autotuner_cache: str | None = column(
+        "warm if the engine found the kernel choices of an earlier start in its folder, cold if it found none; null "
+        "where it keeps none there, and for rows from before this was recorded",
+        default=None,
+    )
+
     @property
     def load(self) -> float:
         """How heavy the load was, to order and space the rows of one config; 1 for a schedule, which is one load."""

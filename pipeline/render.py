@@ -20,7 +20,7 @@ from pipeline.rendering import Rendering, of_config, of_deployment
 from pipeline.rules import why_infeasible
 from pipeline.search.prior import rank
 from pipeline.search.recipe_seeds import recipe_seeds
-from pipeline.space import MAX_CONFIGS, build_space, engine_default
+from pipeline.space import MAX_CONFIGS, baseline_of, build_space
 from pipeline.study import Study
 
 MAX_DEPLOYMENTS = 50_000
@@ -59,7 +59,7 @@ def _of_configs(study: Study, count: int) -> Renderings:
     space = build_space(study, refused)
     # Half of a budget goes to recipes: here all that are asked for may be recipes.
     seeds = recipe_seeds(replace(study, search=replace(study.search, budget_trials=2 * count)), refused)
-    first = (study.baseline or engine_default(space), "baseline")
+    first = (baseline_of(study, space), "baseline")
     order = [first, *seeds.configs, *((config, "prior") for config in rank(study, space.configs))]
     chosen = dict[str, Rendering]()
     for config, proposed_by in order:

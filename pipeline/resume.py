@@ -33,10 +33,11 @@ def check_same(study: Study, rig: Rig, store: Store) -> None:
                     "with STUDY="
                 )
     others = {row.gpu_uuids[0] for row in store.rows(study.id) if row.gpu_uuids} - {rig.first_gpu}
-    if others:
+    if others and study.search.anchor_every is None:
         raise ConfigError(
             f"study {study.id} has rows of {others.pop()}, this run would use {rig.first_gpu}: identical cards differ "
-            "by several per cent; choose that GPU with CUDA_VISIBLE_DEVICES, or another name with STUDY="
+            "by several per cent; choose that GPU with CUDA_VISIBLE_DEVICES, or another name with STUDY=, or measure "
+            "the baseline on each with search.anchor_every=4"
         )
 
 

@@ -156,6 +156,11 @@ def _in_the_way(exclusions: Counter[str], num_passed: dict[str, int], of_plain: 
     return "; ".join(listed[:2])
 
 
+def baseline_of(study: Study, space: Space) -> EngineConfig:
+    """What everything is compared with: the study's own baseline, else the engine's default."""
+    return study.baseline or engine_default(space)
+
+
 def engine_default(space: Space) -> EngineConfig:
     """The config of someone who sets nothing: the engine's defaults, on the fewest devices that leave room to serve.
 

@@ -206,7 +206,8 @@ class SearchSettings:
     `aiconfigurator_python` is the interpreter of an environment with aiconfigurator, a second model for the prior.
     `ladder` is fixed (all loads of the workload) or adaptive (loads of the grid between their ends, around the best);
     `ladder_budget_s` is for all loads of one start, null for as long as they take. `prune` ends a trial that a bound
-    says cannot beat the best.
+    says cannot beat the best. `anchor_every` lets the study go on on other GPUs of the type: on each the baseline is
+    measured first, and after so many trials again; null keeps it to one set.
     """
 
     budget_trials: int
@@ -219,6 +220,7 @@ class SearchSettings:
     ladder: Literal["fixed", "adaptive"] = "fixed"
     ladder_budget_s: float | None = Field(default=None, gt=0)
     prune: bool = False
+    anchor_every: int | None = Field(default=None, gt=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)

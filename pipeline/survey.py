@@ -3,7 +3,7 @@
 from pipeline.record import Row, Trial
 from pipeline.resume import check_same
 from pipeline.rig.protocol import Rig
-from pipeline.space import build_space, engine_default
+from pipeline.space import baseline_of, build_space
 from pipeline.store import Store
 from pipeline.study import Study
 from pipeline.sweep import SweepProgress
@@ -23,7 +23,7 @@ def survey(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> Non
         stored = store.trials(study.id)
         known = {trial.config_hash for trial in stored}
         progress.note(space.describe())
-        wanted = {each.config_hash: each for each in (study.baseline or engine_default(space), *space.configs)}
+        wanted = {each.config_hash: each for each in (baseline_of(study, space), *space.configs)}
         left = [config for config_hash, config in wanted.items() if config_hash not in known]
         kept, quiet = _Kept(), _Quiet()
         for number, config in enumerate(left, start=len(stored)):

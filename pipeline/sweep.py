@@ -5,6 +5,8 @@ from typing import Protocol
 from pipeline.record import Trial
 from pipeline.resume import adopt_orphans, check_same
 from pipeline.rig.protocol import Rig
+from pipeline.search.anchor import BY as ANCHOR
+from pipeline.search.anchor import as_on_first_set, is_anchor_due
 from pipeline.search.climb import Climb, Standing
 from pipeline.search.finalists import BY, next_finalist, without_finals
 from pipeline.search.prior import Prior
@@ -12,7 +14,7 @@ from pipeline.search.proposal import Proposal
 from pipeline.search.recipe_seeds import recipe_seeds, widened
 from pipeline.search.search import Search
 from pipeline.search.transfer import elsewhere
-from pipeline.space import build_space
+from pipeline.space import baseline_of, build_space
 from pipeline.store import Store
 from pipeline.study import Study
 from pipeline.trial import Progress, run_trial
@@ -45,7 +47,8 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
     with store.lock(study.id):
         check_same(study, rig, store)
         adopt_orphans(study, store)
-        trials, rows = store.trials(study.id), store.rows(study.id)
+        baseline, trials = baseline_of(study, space), store.trials(study.id)
+        rows = as_on_first_set(store.rows(study.id), baseline.config_hash)
         for note in (*([space.describe()] if space.is_drawn else []), *seeds.notes):
             progress.note(note)
 
@@ -59,16 +62,22 @@ def sweep(study: Study, rig: Rig, store: Store, progress: SweepProgress) -> None
                 study, rig, store, proposal.config, number=len(trials), proposed_by=proposal.proposed_by,
                 earlier_rows=proposal.earlier_rows, progress=progress, climb=climb,
             )  # fmt: skip
-            trials, rows = [*trials, trial], store.rows(study.id)
+            trials, rows = [*trials, trial], as_on_first_set(store.rows(study.id), baseline.config_hash)
             progress.trial_ended(trial)
             return trial
 
+        def measure_anchor() -> None:
+            if trials and is_anchor_due(study, trials, rows, baseline, rig.first_gpu):
+                measure(Proposal(config=baseline, proposed_by=ANCHOR))
+
         prior, others = Prior(study, space.configs), elsewhere(study, store)
         search = Search(without_finals(study), space, trials, rows, prior, seeds.configs, others)
+        measure_anchor()
         for proposal in search.proposals():
             trial = measure(proposal)
             search.tell(trial, [row for row in rows if row.config_hash == trial.config_hash])
             if (learned := search.reconsider()) is not None:
                 progress.note(learned)
+            measure_anchor()
         while (config := next_finalist(study, trials, rows)) is not None:
             measure(Proposal(config=config, proposed_by=BY))

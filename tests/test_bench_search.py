@@ -15,11 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_regret_is_taken_after_so_many_starts_and_near_is_counted_where_it_is_reached() -> None:
     near = Run(regret=(0.5, 0.2, 0.04, 0.0), spent_s=(100, 200, 300, 400))
     far = Run(regret=(0.6, 0.6, 0.3, 0.3), spent_s=(100, 200, 300, 400))
-    found = summary([near, near, far])
+    found = summary([near, near, far], (3, 20))
     assert (found["regret_3"], found["regret_20"]) == (0.04, 0.0)
     assert (found["starts_to_near"], found["gpu_s_to_near"]) == (3, 300)
     assert found["share_near"] == pytest.approx(2 / 3, abs=1e-3)
-    assert summary([far])["gpu_s_to_near"] is None
+    assert summary([far], (3, 20))["gpu_s_to_near"] is None
 
 
 def test_a_short_run_ends_with_json_of_every_method_asked_for() -> None:
@@ -30,5 +30,6 @@ def test_a_short_run_ends_with_json_of_every_method_asked_for() -> None:
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
     result = json.loads(answer.stdout.splitlines()[-1])
-    assert set(result["surrogate"]) == {"random", "grid order"}
-    assert 0 <= result["surrogate"]["random"]["regret_3"] <= 1
+    for kind in ("recorded", "surrogate"):
+        assert set(result[kind]["methods"]) == {"random", "grid order"}
+        assert 0 <= result[kind]["methods"]["random"]["regret_3"] <= 1

@@ -64,7 +64,7 @@ def test_a_modelled_sweep_from_end_to_end(tmp_path: Path) -> None:
     store = modelled(tmp_path, WHOLE_STUDY, progress)
     trials, rows = store.trials("test"), store.rows("test")
     assert [trial.number for trial in trials] == list(range(6))
-    assert [trial.proposed_by for trial in trials[:5]] == ["baseline", "prior", "prior", "prior", "prior"]
+    assert [trial.proposed_by for trial in trials[:5]] == ["baseline", "prior", "prior", "residual", "residual"]
     assert len({trial.config_hash for trial in trials}) == 6
     assert len(rows) == 6 * NUM_LOADS
     for trial in trials:
@@ -425,3 +425,42 @@ def test_the_last_starts_of_a_budget_are_fresh_ones_of_the_best_in_turns_with_th
     num_before = len(rig.started)
     sweep(study, rig, store, Recorder())
     assert len(rig.started) == num_before  # nothing is left to do
+
+
+def test_a_study_goes_on_on_another_card_after_its_anchor_and_scores_are_relative_to_it(tmp_path: Path) -> None:
+    """The second card gives a quarter more for the same work: its configs are no better for that."""
+
+    def on(card: str, factor: float, budget: int) -> tuple[StubRig, Recorder]:
+        study = with_search(small_study(budget), anchor_every=2)
+
+        def answer(config: EngineConfig, concurrency: int) -> dict[str, Any]:
+            value = factor * config.parallelism.tp * float(concurrency or 1)
+            return {"output_tokens_per_joule": value, "gpu_uuids": (card,)}
+
+        rig, progress = StubRig(study, answer), Recorder()
+        rig.first_gpu = card
+        sweep(study, rig, Store(tmp_path), progress)
+        return rig, progress
+
+    on("GPU-a", 1.0, 3)
+    rig, progress = on("GPU-b", 1.25, 8)
+    baseline = build_space(small_study()).configs[0]
+    trials = Store(tmp_path).trials("test")
+    by = [trial.proposed_by for trial in trials]
+    assert [name.replace("prior", "grid") for name in by] == [
+        "baseline",
+        "grid",
+        "grid",
+        "anchor",
+        "anchor",
+        "grid",
+        "grid",
+        "anchor",
+        "grid",
+        "grid",
+        "anchor",
+        "grid",
+    ]
+    assert {trial.config_hash for trial in trials if trial.proposed_by == "anchor"} == {trials[0].config_hash}
+    assert baseline is not None
+    assert len(rig.started) == len(progress.began) == len(trials) - 4

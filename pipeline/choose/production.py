@@ -1,9 +1,6 @@
-"""What may go to production, and where a decision is kept."""
+"""What may go to production."""
 
-import json
-from pathlib import Path
-
-from pipeline.choose.decision import Decision, decision_json
+from pipeline.choose.decision import Decision
 from pipeline.errors import ConfigError, StoreError
 from pipeline.store import Store
 from pipeline.vocabulary import Evidence
@@ -31,19 +28,3 @@ def check_production(decision: Decision, store: Store, *, allow_random_weights: 
             store.read_trace(row)
         except StoreError as error:
             raise ConfigError(f"{error}; restore it: a decision must be open to `tpw verify`") from error
-
-
-def write_decision(folder: Path, decision: Decision) -> None:
-    """Write `decision.json` to a new folder.
-
-    Raises:
-        ConfigError: If the folder is there already.
-        StoreError: If it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True)
-        (folder / "decision.json").write_text(json.dumps(decision_json(decision), indent=1) + "\n", "utf-8")
-    except FileExistsError as error:
-        raise ConfigError(f"--out={folder}: is there already; name another folder") from error
-    except OSError as error:
-        raise StoreError(f"--out={folder}: cannot be written ({error.strerror})") from error

@@ -53,14 +53,17 @@ def choose(  # noqa: PLR0913, PLR0917  # an option each
             was measured.
         StoreError: If rows cannot be read, or the folder cannot be written.
     """
+    from pipeline.bundle import write_bundle
+    from pipeline.bundle.headline import at_load
     from pipeline.choose.conditions import comparable
     from pipeline.choose.decide import Asked, decide
     from pipeline.choose.decision import decision_json
     from pipeline.choose.demand import demand_of
     from pipeline.choose.fleet import idle_of, prices_of
     from pipeline.choose.owed import owed
-    from pipeline.choose.production import check_production, write_decision
+    from pipeline.choose.production import check_production
     from pipeline.cli.choice import print_decision
+    from pipeline.quality.record import latest_for, read_results
     from pipeline.resume import study_of
 
     store = Store(results_dir)
@@ -75,12 +78,20 @@ def choose(  # noqa: PLR0913, PLR0917  # an option each
         provisioned_kw_per_device=held[-1].hardware.provisioned_kw_per_gpu,
         max_devices=max_devices,
     )
-    decision = decide(pool, owed([study.slo for study in held], slo, bounds), asked)
+    promised = owed([study.slo for study in held], slo, bounds)
+    decision = decide(pool, promised, asked)
     if decision.finals_command is not None and results_dir != Path("results"):
         decision = dataclasses.replace(decision, finals_command=f"{decision.finals_command} results_dir={results_dir}")
     if out is not None:
         check_production(decision, store, allow_random_weights=allow_random_weights)
-        write_decision(out, decision)
+        winner = decision.winner
+        rows = [row for row in pool.rows if row.trial_id in winner.trial_ids]
+        write_bundle(
+            out, study=study_of(decision.trial), trial=decision.trial, rows=rows, decision=decision_json(decision),
+            quality=latest_for(read_results(results_dir), winner.rendered_hash), slo=promised,
+            number=at_load([row for row in rows if row.row_id in winner.row_ids]),
+            allow_random_weights=allow_random_weights,
+        )  # fmt: skip
     if as_json:
         print(json.dumps(decision_json(decision), indent=1))
     else:

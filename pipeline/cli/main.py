@@ -13,6 +13,7 @@ from pipeline.cli.export import export
 from pipeline.cli.import_ import import_
 from pipeline.cli.measure import measure
 from pipeline.cli.plan import plan
+from pipeline.cli.quality import quality
 from pipeline.cli.render import render
 from pipeline.cli.repeat import repeatability
 from pipeline.cli.show import show
@@ -48,7 +49,8 @@ app.command(help="Say what this machine lacks for a study, and what to do; chang
 app.command(
     help="Write engine folders (files, command line, script) of a study's configs; starts nothing.", epilog=EPILOG
 )(render)
-app.command(help="Recompute stored rows from their evidence; fails where they differ.")(verify)
+app.command(help="Recompute stored rows, or a production bundle, from their evidence; fails where they differ.")(verify)
+app.command(help="Compare a config's answers with a reference's; fails unless they pass.", epilog=EPILOG)(quality)
 app.command(
     name="calibrate", help="Fit the constants of the model to measured rows; says how far off it is, before and after."
 )(calibrate_)

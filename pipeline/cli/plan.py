@@ -21,7 +21,7 @@ from pipeline.roofline.calibration_file import calibration_of
 from pipeline.roofline.predict import predict_loads
 from pipeline.search.ladder import TYPICAL_LOADS, loads_of
 from pipeline.search.recipe_seeds import recipe_seeds
-from pipeline.space import build_space, engine_default
+from pipeline.space import baseline_of, build_space
 from pipeline.study import Study
 
 START_S = {"cpu": 2.5, "gpu": 150.0}
@@ -51,7 +51,7 @@ def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choic
             console.print(
                 f"precision {config.precision.weights}, KV {config.precision.kv_cache}: {found}", soft_wrap=True
             )
-    baseline = study.baseline or engine_default(space)
+    baseline = baseline_of(study, space)
     console.print(f"trial 0, the baseline: {config_text(canonical_json(baseline.requested()))}")
     seeds = recipe_seeds(study, space.refusal)
     for note in seeds.notes:

@@ -1,5 +1,6 @@
 """`tpw show`: print the results of a study again, from its rows alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from pipeline.cli.terminal import terminal
 from pipeline.compose import nearest
 from pipeline.errors import ConfigError
 from pipeline.recipe_gain import recipe_gains
+from pipeline.record import Trial
 from pipeline.store import Store
 from pipeline.study import Study
 
@@ -59,11 +61,10 @@ def print_results(console: Console, study: Study, store: Store) -> None:
         console.print(table)
     if not tables:
         console.print("\nno valid row yet")
-    for line in gain_lines(recipe_gains(rows, trials, study.slo), study.slo):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
     from pipeline.cli.finals import finals_lines  # statistics, which few commands need
 
-    for line in finals_lines(study, trials, rows):
+    gains = gain_lines(recipe_gains(rows, trials, study.slo), study.slo)
+    for line in (*gains, *finals_lines(study, trials, rows), *_bound_lines(trials)):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     for line in failures(trials):
         console.print(line, style="red", highlight=False, soft_wrap=True, markup=False)
@@ -82,3 +83,11 @@ def print_results(console: Console, study: Study, store: Store) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _bound_lines(trials: Sequence[Trial]) -> list[str]:
+    """How good the bound is by which `search.prune` cuts."""
+    from pipeline.search.score_bound import coverage
+
+    held, count = coverage(trials)
+    return [f"bound of the score, taken after the first load: held in {held} of {count} trials"] if count else []

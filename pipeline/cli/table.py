@@ -41,11 +41,13 @@ def result_tables(
     """
     tables, is_narrow = [], width < NARROW_COLUMNS
     shown = [name for name in COLUMNS if not (is_narrow and name in LEFT_OUT)]
-    caption = "in brackets: share of what the hardware's published limits allow at that load (docs/model.md)"
-    caption += f"; left out for lack of room: {', '.join(sorted(LEFT_OUT))}" if is_narrow else ""
+    brackets = "in brackets: share of what the hardware's published limits allow at that load (docs/model.md)"
+    room = f"left out for lack of room: {', '.join(sorted(LEFT_OUT))}"
     names = recipe_names(trials)
     for group in _kinds(rows):
         title = _title(group, study.slo, names)
+        notes = [brackets] * (study.hardware.kind == "gpu") + [room] * is_narrow  # a CPU has no limits that are known
+        caption = "; ".join(notes) or None
         table = Table(title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left")
         for name in shown:
             table.add_column(name, justify="left" if name in {"config", "by", "notes"} else "right", overflow="fold")

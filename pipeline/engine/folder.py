@@ -50,18 +50,38 @@ def write_definition(
     Raises:
         OSError: If the folder cannot be written.
     """
-    asked = [name for name in wanted or {} if (values or {}).get(name) is None]
-    command = " ".join(["exec env", *assignments(rendered.env), words(rendered.argv)])
-    commands = rendered.files.get(SCRIPT, command)  # several servers, or machines, take more than a command line
     files = {name: filled(content, values or {}) for name, content in rendered.files.items()} | {
         "argv.json": as_json(list(rendered.argv)),
         "env.json": as_json(dict(rendered.env)),
         "meta.json": as_json(dict(meta)),
-        SCRIPT: script(_filling(rendered.files, commands, asked), comments, values or {}, wanted),
+        SCRIPT: start_script(rendered, values or {}, wanted or {}, comments),
     }
     for name, content in files.items():
         write_whole(folder / name, content)
     (folder / SCRIPT).chmod(0o755)
+
+
+def start_script(
+    rendered: Rendered,
+    values: Mapping[str, str | None],
+    wanted: Mapping[str, str],
+    comments: Sequence[str] = (),
+    *,
+    first: Sequence[str] = (),
+) -> str:
+    """The script that starts what was rendered from the folder that it lies in.
+
+    Args:
+        rendered: Files, argv and env with placeholders.
+        values: Placeholder -> its value here.
+        wanted: Placeholder -> what the user is asked to set it to, where it has no value here.
+        comments: What is said at its top.
+        first: Commands that come before all others.
+    """
+    asked = [name for name in wanted if values.get(name) is None]
+    command = " ".join(["exec env", *assignments(rendered.env), words(rendered.argv)])
+    commands = rendered.files.get(SCRIPT, command)  # several servers, or machines, take more than a command line
+    return script("\n".join([*first, _filling(rendered.files, commands, asked)]), comments, values, wanted)
 
 
 def _filling(files: Mapping[str, str], commands: str, asked: Sequence[str]) -> str:

@@ -69,6 +69,7 @@ def start_facts(study: Study, trial_id: str, meter: Meter, start: Start, failure
         "driver_version": info.driver_version,
         "power_limits_w": [state.power_limit_w for state in states],
         "sm_clocks_mhz": [state.sm_clock_mhz for state in states],
+        "autotuner_cache": start.autotuner_cache,
         "failure": failure,
         "start_s": start.start_s,
         "start_energy_j": start.start_energy_j,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pipeline.engine_config import EngineConfig, content_hash
 from pipeline.errors import PipelineError
@@ -56,6 +56,7 @@ class Start:
         is_instrumented: Whether it was started with metrics of its own that are not part of the config.
         is_dummy_weights: Whether the engine fills its weights as it likes.
         warnings: What the reader of every row of this start should know of its config.
+        autotuner_cache: warm if the engine found the choices of an earlier start, cold if it found none.
     """
 
     rendered_hash: str
@@ -73,12 +74,23 @@ class Start:
     is_instrumented: bool = False
     is_dummy_weights: bool = False
     warnings: tuple[Reason, ...] = ()
+    autotuner_cache: Literal["cold", "warm"] | None = None
 
     @property
     def effective_hash(self) -> str | None:
         """Hash of what the engine resolved, without what it measured on the way (`measured.*` differs by start)."""
         resolved = {name: value for name, value in self.effective.items() if not name.startswith("measured.")}
         return content_hash(resolved) if resolved else None
+
+    def columns(self) -> dict[str, Any]:
+        """What every row of this start says of it."""
+        return {
+            "rendered_hash": self.rendered_hash,
+            "effective_hash": self.effective_hash,
+            "engine_version": self.engine_version,
+            "weights_init": self.weights_init,
+            "autotuner_cache": self.autotuner_cache,
+        }
 
     def doubts(self) -> dict[str, Any]:
         """What speaks against every row of this start, as `trace.Context` calls it."""

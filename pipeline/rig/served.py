@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.engine.autotuner_cache import cache_files, keep_cache, keeps_cache
 from pipeline.engine.catalog import refusal
 from pipeline.engine.folder import engine_id, write_definition, write_start
 from pipeline.engine.process import OWN_PLACES, EngineProcess, writable
@@ -65,6 +66,8 @@ class ServedRig:
         self._weights_problem: dict[tuple[Value, ...], str | None] = {}
         self._is_smoke_test = engine.name == "trtllm" and study.weights == "random"
         self._is_version_tested = None if found is None else engine.tested_version(found)
+        self.autotuner_cache: Mapping[str, bytes] = {}
+        """Put into the engine's folder before each start, by file name: of a start that is to be repeated."""
 
     def describe(self) -> list[str]:
         """What will be measured, and with what."""
@@ -127,7 +130,10 @@ class ServedRig:
         )
         if (reason := engine.preflight(rendered, study, places)) is not None:
             raise TrialError(TrialStatus.START_FAILED, f"preflight, before any start: {reason}", start=planned)
-        folder = self._engine_dir(rendered, config, places, runtime) / "starts" / trial_id
+        engine_dir = self._engine_dir(rendered, config, places, runtime)
+        folder = engine_dir / "starts" / trial_id
+        if keeps_cache(rendered):
+            planned = replace(planned, autotuner_cache="warm" if cache_files(engine_dir) else "cold")
         with self._open_meter(config.parallelism.num_gpus) as meter:
             report("starting engine")
             began_ns = time.monotonic_ns()
@@ -137,7 +143,7 @@ class ServedRig:
                 settings,
                 places,
                 meter.info.pin,
-                engine_dir=folder.parents[1],
+                engine_dir=engine_dir,
                 gpus=meter.info.devices if study.hardware.kind == "gpu" else (),
                 caches=caches,
             ) as process:
@@ -161,7 +167,9 @@ class ServedRig:
                 try:
                     yield session
                 finally:
-                    _write_start(folder, start_facts(study, trial_id, meter, start), session.row_ids)
+                    with writable(folder):
+                        kept = {"autotuner_cache_sha256": keep_cache(engine_dir, folder)}
+                    _write_start(folder, start_facts(study, trial_id, meter, start) | kept, session.row_ids)
                 report("stopping engine")
 
     def _engine_dir(
@@ -176,6 +184,8 @@ class ServedRig:
             write_definition(
                 folder, rendered, meta, values={**OWN_PLACES, "python": runtime.program("python"), **places}
             )
+            for name, content in self.autotuner_cache.items():
+                (folder / name).write_bytes(content)
         return folder
 
 

@@ -54,7 +54,7 @@ MIN_FAILURES = 20
 
 
 class ServedSession:
-    """One running engine; satisfies the Session protocol. `row_ids` are the rows measured so far."""
+    """One running engine; satisfies the Session protocol. `url`: its address; `row_ids`: the rows so far."""
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class ServedSession:
     ) -> None:
         """Remember the running parts."""
         self.start = start
+        self.url = server.url
         self.row_ids: list[str] = []
         self._study = study
         self._store = store
@@ -128,18 +129,15 @@ class ServedSession:
             **identity(study, self._config, point, self._trial_id),
             **measured(from_table(table), context),
             row_id=row_id,
-            rendered_hash=self.start.rendered_hash,
-            effective_hash=self.start.effective_hash,
+            **self.start.columns(),
             throughput_evidence=throughput_evidence,
             energy_evidence=energy_evidence,
             evidence=weaker(throughput_evidence, energy_evidence),
             started_utc=utc(trace.open_ns, time.monotonic_ns()),
-            weights_init=self.start.weights_init,
             gpu_name=info.device_name,
             gpu_uuids=info.devices if study.hardware.kind == "gpu" else (),
             host_id=host_id(),
             driver_version=info.driver_version,
-            engine_version=self.start.engine_version,
             warmup_s=(trace.open_ns - began_ns) * 1e-9,
             trace_file=trace_file,
             trace_sha256=trace_sha256,

@@ -15,6 +15,8 @@ class EngineDefaults:
             it is of what weights and activations leave.
         reserves_full_length: True if a request starts only when its longest context fits; False if cache
             blocks are taken as the context grows.
+        cache_follows_checkpoint: True if a cache format that is left to the engine is that of the checkpoint
+            (KV_BYTES_AUTO); False if it is the 16-bit compute type.
     """
 
     max_batch_size: int
@@ -22,13 +24,18 @@ class EngineDefaults:
     kv_cache_fraction: float
     fraction_of_total: bool
     reserves_full_length: bool
+    cache_follows_checkpoint: bool
 
 
 ENGINE_DEFAULTS = {
     # tensorrt_llm/llmapi/llm_args.py: BaseLlmArgs, KvCacheConfig, SchedulerConfig (GUARANTEED_NO_EVICT).
-    "trtllm": EngineDefaults(2048, 8192, 0.9, fraction_of_total=False, reserves_full_length=True),
+    "trtllm": EngineDefaults(
+        2048, 8192, 0.9, fraction_of_total=False, reserves_full_length=True, cache_follows_checkpoint=True
+    ),
     # vllm/engine/arg_utils.py: API server on a device of 70 GiB or more; vllm/config/cache.py of 2026 (0.9 before).
-    "vllm": EngineDefaults(1024, 8192, 0.92, fraction_of_total=True, reserves_full_length=False),
+    "vllm": EngineDefaults(
+        1024, 8192, 0.92, fraction_of_total=True, reserves_full_length=False, cache_follows_checkpoint=False
+    ),
 }
 
 BYTES_PER_PARAM = {
@@ -46,8 +53,8 @@ KV_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "u8": 1.0, "int8"
 """Bytes per cached number."""
 
 KV_BYTES_AUTO = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "fp8_block": 2.0, "mxfp4": 2.0, "nvfp4": 1.0}
-"""The same when the cache format is left to the engine: checkpoints of NVIDIA's Model Optimizer (fp8, nvfp4) ask
-for an FP8 cache in hf_quant_config.json, the others take the 16-bit compute type."""
+"""The same when the cache format is left to an engine that follows the checkpoint: those of NVIDIA's Model Optimizer
+(fp8, nvfp4) ask for an FP8 cache in hf_quant_config.json, the others take the 16-bit compute type."""
 
 COMPUTE_PRECISION = {
     "hopper": {"bf16": "bf16", "fp8": "fp8", "fp8_block": "fp8", "mxfp4": "bf16"},

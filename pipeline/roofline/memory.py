@@ -96,8 +96,13 @@ def kv_bytes(model: Model, config: EngineConfig, context_tokens: float) -> float
     kind = config.precision.kv_cache
     if kind not in {None, "auto", *constants.KV_BYTES}:
         raise ConfigError(f"precision.kv_cache={kind}: allowed are auto, {', '.join(constants.KV_BYTES)}")
-    auto = constants.KV_BYTES_AUTO[checkpoint(model, config).format]
-    width_bytes = auto if kind is None or kind == "auto" else constants.KV_BYTES[kind]
+    if kind is None or kind == "auto":
+        follows = engine_defaults(config).cache_follows_checkpoint
+        width_bytes = (
+            constants.KV_BYTES_AUTO[checkpoint(model, config).format] if follows else constants.KV_BYTES["bf16"]
+        )
+    else:
+        width_bytes = constants.KV_BYTES[kind]
     heads = -(-model.num_kv_heads // (config.parallelism.tp // attention_ranks(config)))
     width = model.mla_kv_dim or 2 * model.head_dim * heads
     return width * width_bytes * attended_token_layers(model, context_tokens) / config.parallelism.pp

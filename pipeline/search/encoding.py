@@ -1,6 +1,5 @@
 """Configs as points for a regression: choices one by one, numbers by their logarithm as well, all of like size."""
 
-import json
 import math
 from collections.abc import Sequence
 
@@ -24,31 +23,30 @@ class Encoding:
         """Find the columns."""
         every = [_values(config) for config in configs]
         self._numbers: dict[str, tuple[float, float]] = {}
-        self._choices: list[tuple[str, str]] = []
+        self._choices: dict[str, list[str]] = {}
         for key in sorted({key for one in every for key in one}):
             values = [one.get(key) for one in every]
-            texts = sorted({_text(value) for value in values})
+            texts = sorted({repr(value) for value in values})  # which tells 1, 1.0 and True apart
             if len(texts) == 1:
                 continue
             given = [value for value in values if value is not None]
             if all(_is_number(value) for value in given):
                 logs = [_log(value) for value in given]
                 self._numbers[key] = (min(logs), max(max(logs) - min(logs), 1e-9))
-            self._choices += [(key, text) for text in texts]
+            self._choices[key] = texts
 
     def __call__(self, configs: Sequence[EngineConfig]) -> Array:
         """One line for each config, one column for each that was found."""
-        lines = [self._line(_values(config)) for config in configs]
-        return np.array(lines, float).reshape(len(lines), len(self._numbers) + len(self._choices))
-
-    def _line(self, values: dict[str, Value]) -> list[float]:
-        numbers = [
-            0.5 if not _is_number(value := values.get(key)) else (_log(value) - low) / span
-            for key, (low, span) in self._numbers.items()
-        ]
-        # Two configs that differ in one choice differ in two columns: by 1 in all.
-        choices = [math.sqrt(0.5) * (_text(values.get(key)) == text) for key, text in self._choices]
-        return numbers + choices
+        every = [_values(config) for config in configs]
+        columns = []
+        for key, (low, span) in self._numbers.items():
+            values = [one.get(key) for one in every]
+            columns.append(np.array([(_log(v) - low) / span if _is_number(v) else 0.5 for v in values], float))
+        for key, texts in self._choices.items():
+            chosen = np.array([repr(one.get(key)) for one in every], object)
+            # Two configs that differ in one choice differ in two columns: by 1 in all.
+            columns += [math.sqrt(0.5) * (chosen == text) for text in texts]
+        return np.array(columns, float).reshape(len(columns), len(every)).T
 
 
 def _values(config: EngineConfig) -> dict[str, Value]:
@@ -64,7 +62,3 @@ def _log(value: object) -> float:
     """Zero, which some limits may be, lies one step below one."""
     assert isinstance(value, (int, float))  # noqa: S101  # by _is_number
     return math.log2(value) if value >= 1 else float(value) - 1
-
-
-def _text(value: object) -> str:
-    return json.dumps(value)

@@ -15,6 +15,7 @@ from pipeline.grouping import grouped
 from pipeline.multiple_comparison import Standing, compare
 from pipeline.record import Row, Trial
 from pipeline.score import score
+from pipeline.search.anchor import gpu_set
 from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 
@@ -93,8 +94,7 @@ def finalists(study: Study, trials: Sequence[Trial], rows: Sequence[Row]) -> lis
 
 def finals(study: Study, trials: Sequence[Trial], rows: Sequence[Row]) -> Finals:
     """What the fresh starts of a study say."""
-    fresh = [trial for trial in trials if trial.proposed_by == BY and trial.status is not TrialStatus.INTERRUPTED]
-    by_trial = grouped(rows, attrgetter("trial_id"))
+    by_trial, fresh = grouped(rows, attrgetter("trial_id")), _fresh(trials, rows)
     scores: dict[str, list[float]] = {}
     failed = set[str]()
     for trial in fresh:
@@ -108,6 +108,14 @@ def finals(study: Study, trials: Sequence[Trial], rows: Sequence[Row]) -> Finals
     return Finals(standings=tuple(compare(kept)), scores=kept, baseline=baseline, num_starts=len(fresh))
 
 
+def _fresh(trials: Sequence[Trial], rows: Sequence[Row]) -> list[Trial]:
+    """The fresh starts on the set of GPUs that the last one ran on, and those that failed without a row."""
+    sets = {row.trial_id: gpu_set(row) for row in rows}
+    fresh = [trial for trial in trials if trial.proposed_by == BY and trial.status is not TrialStatus.INTERRUPTED]
+    last = next((sets[trial.trial_id] for trial in reversed(fresh) if trial.trial_id in sets), None)
+    return [trial for trial in fresh if sets.get(trial.trial_id, last) == last]
+
+
 def next_finalist(study: Study, trials: Sequence[Trial], rows: Sequence[Row]) -> EngineConfig | None:
     """The config to start afresh next: whichever of them has had the fewest starts; None when it is over.
 
@@ -119,8 +127,7 @@ def next_finalist(study: Study, trials: Sequence[Trial], rows: Sequence[Row]) ->
     contenders = finalists(study, trials, rows)
     if len(contenders) < 2:
         return None
-    made = [trial for trial in trials if trial.proposed_by == BY and trial.status is not TrialStatus.INTERRUPTED]
-    starts = grouped(made, attrgetter("config_hash"))
+    starts = grouped(_fresh(trials, rows), attrgetter("config_hash"))
     counts = {config.config_hash: len(starts.get(config.config_hash, ())) for config in contenders}
     fewest = min(counts.values())
     order = contenders if fewest % 2 == 0 else contenders[::-1]

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.engine_config import EngineConfig
-from pipeline.record import Row
+from pipeline.record import Row, Trial
 from pipeline.roofline.bound import physical_limit
 from pipeline.roofline.calibration_file import calibration_of
 from pipeline.roofline.predict import predict_loads
 from pipeline.score import score, usable
 from pipeline.study import Study
+from pipeline.vocabulary import TrialStatus
 from pipeline.workload import OperatingPoint
 
 MIN_ROWS = 8
@@ -58,6 +59,16 @@ def score_bound(
         return None
     lowest = min(known, key=lambda bound: bound.value)
     return ScoreBound(value=max(lowest.value, score(rows, study.slo) or 0.0), by=lowest.by)
+
+
+def coverage(trials: Sequence[Trial]) -> tuple[int, int]:
+    """Of the trials that ran to their end, with a score and a bound of it: in how many it held, of how many."""
+    held = [
+        trial.score <= trial.score_bound
+        for trial in trials
+        if trial.status is TrialStatus.OK and trial.score is not None and trial.score_bound is not None
+    ]
+    return sum(held), len(held)
 
 
 def _physical(study: Study, config: EngineConfig, left: Sequence[OperatingPoint]) -> ScoreBound | None:

@@ -29,7 +29,7 @@ from pipeline.search.recalibration import recalibrated
 from pipeline.search.sampler import MEASURED, ResidualSampler, is_broken
 from pipeline.search.surrogate import Expected
 from pipeline.search.transfer import Elsewhere
-from pipeline.space import Space, engine_default
+from pipeline.space import Space, baseline_of
 from pipeline.study import Study
 from pipeline.vocabulary import TrialStatus
 
@@ -69,7 +69,7 @@ class Search:
         self._study = study
         self._space = space
         self._feasible = {config.config_hash: config for config in space.configs}
-        self._baseline = study.baseline or engine_default(space)
+        self._baseline = baseline_of(study, space)
         self._prior = prior
         self._calibration: Calibration | None = None
         self._seeds = {config.config_hash: (config, proposed_by) for config, proposed_by in seeds}
@@ -114,10 +114,11 @@ class Search:
             return
         self._tried.add(trial.config_hash)
         self._rows[trial.config_hash] = list(rows)
-        params = self._params(EngineConfig.from_axes(trial.engine, json.loads(trial.config_json)))
+        config = EngineConfig.from_axes(trial.engine, json.loads(trial.config_json))
+        params = self._params(config, config.config_hash)
         if params is None:
             return
-        worst = min((t.value for t in self._optuna.trials if t.value is not None), default=0.0)
+        worst = min((t.value for t in self._optuna.get_trials(deepcopy=False) if t.value is not None), default=0.0)
         value = score(rows, self._study.slo)
         if value is None and trial.status is TrialStatus.PRUNED:
             value = trial.score_bound  # cut before a load met the SLO: not known to break it at all of them
@@ -204,15 +205,18 @@ class Search:
     def _candidates(self) -> list[tuple[dict[str, int], EngineConfig]]:
         """Untried configs with their params: those listed, and of a drawn space the neighbours of the best as well."""
         every = dict(self._feasible)
-        best = max(self._optuna.trials, key=_feasible_value, default=None)
+        best = max(self._optuna.get_trials(deepcopy=False), key=_feasible_value, default=None)
         if self._space.is_drawn and best is not None:
             for key, values in self._axes.items():
                 for index in range(len(values)):
                     near = self._config(best.params | {key: index})
                     if near.config_hash not in every and self._space.allows(near):
                         every[near.config_hash] = near
-        untried = [config for key, config in every.items() if key not in self._tried]
-        return [(params, config) for config in untried if (params := self._params(config)) is not None]
+        return [
+            (params, config)
+            for key, config in every.items()
+            if key not in self._tried and (params := self._params(config, key)) is not None
+        ]
 
     def _expected(self, configs: Sequence[EngineConfig]) -> Expected:
         """What the model expects; nothing of any config where there is none, or it is not asked."""
@@ -243,11 +247,11 @@ class Search:
     def _is_feasible(self, config: EngineConfig) -> bool:
         return config.config_hash in self._feasible or (self._space.is_drawn and self._space.allows(config))
 
-    def _params(self, config: EngineConfig) -> dict[str, int] | None:
+    def _params(self, config: EngineConfig, config_hash: str) -> dict[str, int] | None:
         """A config as indices into the axes; None where it lies outside them (a baseline may)."""
-        if config.config_hash not in self._params_by_hash:
-            self._params_by_hash[config.config_hash] = self._find_params(config)
-        return self._params_by_hash[config.config_hash]
+        if config_hash not in self._params_by_hash:
+            self._params_by_hash[config_hash] = self._find_params(config)
+        return self._params_by_hash[config_hash]
 
     def _find_params(self, config: EngineConfig) -> dict[str, int] | None:
         requested, engine = config.requested(), self._study.engine.name

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import sys
 from dataclasses import dataclass
 from unittest.mock import patch
@@ -28,7 +29,8 @@ def tpw(*args: object) -> Said:
     """Run a command that starts nothing; one that does takes signals for itself and belongs into its own process."""
     out, err = io.StringIO(), io.StringIO()
     argv = ["tpw", *map(str, args)]
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), patch.object(sys, "argv", argv):
+    terminal = patch.dict(os.environ, {"COLUMNS": "160"})  # the same here as where there is none
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), patch.object(sys, "argv", argv), terminal:
         try:
             main()
         except SystemExit as ended:

@@ -62,15 +62,22 @@ def test_bad_input_is_one_line(args: list[str], parts: list[str]) -> None:
     assert not Path("never").exists()
 
 
-def test_what_was_chosen_is_written_once_and_needs_its_traces(tmp_path: Path) -> None:
+def test_what_was_chosen_becomes_a_bundle_that_verifies_and_needs_its_traces(tmp_path: Path) -> None:
     results, out = tmp_path / "results", tmp_path / "production" / "chat"
     for kind in ("trials", "traces"):
         shutil.copytree(RESULTS / kind / f"study={SWEEP}", results / kind / f"study={SWEEP}")
     args = ("choose", SWEEP, "--allow-random-weights", "--json", "--results", results)
     said = tpw(*args, "--out", out)
     assert said.status == 0
-    assert json.loads((out / "decision.json").read_text()) == json.loads(said.out)
-    tpw(*args, "--out", out).assert_refused(2, f"--out={out}: is there already")
+    written, decision = json.loads((out / "decision.json").read_text()), json.loads(said.out)
+    assert written.pop("bundle")["headline"]["row_ids"] == decision["winner"]["row_ids"]
+    assert written == decision
+    checked = tpw("verify", out, "--results", results)
+    assert (checked.status, decision["winner"]["rendered_hash"] in checked.out) == (0, True)
+    assert tpw(*args, "--out", out).status == 0  # the same start again
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes").touch()
+    tpw(*args, "--out", tmp_path / "taken").assert_refused(2, "exists and is no bundle")
     shutil.rmtree(results / "traces")
     tpw(*args, "--out", tmp_path / "other").assert_refused(2, "missing or not the trace", "tpw verify")
     assert not (tmp_path / "other").exists()

@@ -1,6 +1,7 @@
 """`tpw verify`: rows that follow from their evidence, and every way in which they do not."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,11 @@ def test_a_row_of_an_older_method_says_what_was_not_compared() -> None:
     assert said.status == 0, said.out
     assert "not compared, as method 1" in said.out
     assert "output_tokens_per_joule_rel_ci95" in said.out
+
+
+def test_rows_without_any_of_their_traces_here_are_said_not_to_be_checked(store: Store) -> None:
+    shutil.rmtree(store.results_dir / "traces")
+    said = tpw("verify", "--results", store.results_dir)
+    assert said.status == 1  # nothing was
+    assert "test: none of its traces is here, so 3 rows were not checked" in said.out
+    assert "0 rows follow from their evidence, 0 do not" in said.out

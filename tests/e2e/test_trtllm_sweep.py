@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from pipeline.bundle import write_bundle
+from pipeline.engine.autotuner_cache import sha256
 from pipeline.record import Row, Trial
+from pipeline.resume import study_of
 from pipeline.rig.verify import verify
 from pipeline.store import Store
 from pipeline.study import Study
@@ -186,11 +189,42 @@ def test_its_rows_are_simulated_and_follow_from_their_traces(swept: Swept) -> No
 
 
 def test_a_start_of_the_same_engine_finds_its_tuned_kernels(swept: Swept) -> None:
-    caches = list((swept.machine.folder / "engines").rglob("autotuner_cache.json"))
+    caches = list((swept.machine.folder / "engines").glob("*/autotuner_cache.json"))
     assert len(caches) == sum(trial.status in {TrialStatus.OK, TrialStatus.LOAD_FAILED} for trial in swept.trials)
     logs = [path.read_text() for cache in caches for path in sorted(cache.parent.rglob("engine.log"))]
     (loaded,) = [text for text in logs if "Loading cache from" in text]  # that of the resumed trial
     assert str(caches[0].parents[1]) in loaded
+    starts = [json.loads(path.read_text()) for path in (swept.machine.folder / "engines").rglob("start.json")]
+    by_trial = {start["trial_id"]: start for start in starts}
+    warm = [row for row in swept.rows if row.autotuner_cache == "warm"]
+    assert len({row.trial_id for row in warm}) == 1
+    assert {row.autotuner_cache for row in swept.rows} == {"cold", "warm"}
+    for trial in (trial for trial in swept.trials if trial.status is TrialStatus.OK):
+        (kept,) = (swept.machine.folder / "engines").glob(f"*/starts/{trial.trial_id}/autotuner_cache.json")
+        assert by_trial[trial.trial_id]["autotuner_cache_sha256"] == {kept.name: sha256(kept)}
+
+
+def test_a_bundle_is_started_again_with_the_cache_that_was_measured(swept: Swept, tmp_path: Path) -> None:
+    """A stand-in's rows are never shipped: that they are measured ones is pretended here."""
+    trial = next(t for t in swept.trials if t.status is TrialStatus.OK and batch_size(t) == 8)
+    rows = [replace(row, evidence=Evidence.MEASURED) for row in swept.rows if row.trial_id == trial.trial_id]
+    folder = write_bundle(
+        tmp_path / "bundle", study=study_of(trial), trial=trial, rows=rows, decision={"schema_version": 1},
+    )  # fmt: skip
+    assert (folder / "autotuner_cache.json").is_file()
+    assert "cold: it chose its kernels itself, and left `autotuner_cache.json`" in (folder / "README.md").read_text()
+    argv = [sys.executable, "-m", "tests.engine.trtllm.stand_in.tpw", "verify", str(folder), "--live"]
+    argv += ["--results", f"{tmp_path}/results", "--engines", f"{tmp_path}/engines"]
+    env = os.environ | {"COLUMNS": "200", POWER_DIR: str(swept.machine.folder / "power"), NUM_GPUS: "2"}
+    done = subprocess.run(argv, cwd=REPO, env=env, capture_output=True, text=True, check=False)
+    store = Store(tmp_path / "results")
+    (study,) = store.studies()
+    (row,) = store.rows(study)
+    assert (row.rendered_hash, row.autotuner_cache) == (trial.rendered_hash, "warm"), done.stdout
+    assert "promised" in done.stdout
+    (log,) = (tmp_path / "engines").rglob("engine.log")
+    assert "Loading cache from" in log.read_text()
+    assert not engine_processes(tmp_path)
 
 
 # --- two at once

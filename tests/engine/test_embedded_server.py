@@ -223,6 +223,21 @@ def test_a_client_that_counts_as_inferencex_does_gets_exact_tokens(server: Serve
     assert timed >= 2
 
 
+def test_log_probabilities_are_those_of_the_tokens_of_the_answer(server: Server) -> None:
+    plain = server.complete(**greedy(12))["choices"][0]
+    choice = server.complete(**greedy(12, logprobs=1))["choices"][0]
+    found = choice["logprobs"]
+    assert plain["logprobs"] is None
+    assert choice["text"] == plain["text"]
+    assert [len(found[name]) for name in ("tokens", "token_logprobs", "top_logprobs")] == [12, 12, 12]
+    assert all(-50 < value <= 0 for value in found["token_logprobs"])
+    again = server.complete(**greedy(12, logprobs=1))["choices"][0]["logprobs"]
+    assert again["tokens"] == found["tokens"]
+    assert again["token_logprobs"] == pytest.approx(found["token_logprobs"], abs=1e-3)
+    drawn = server.complete(**greedy(3, logprobs=0, temperature=1.0, seed=1))["choices"][0]
+    assert drawn["logprobs"]["top_logprobs"] is None  # of a drawn token nobody knows whether it is the likeliest
+
+
 def test_token_counts_are_exact_for_many_at_once(server: Server) -> None:
     wanted = [(length, number) for length in (1, 33, MAX_PROMPT_TOKENS) for number in (1, 2, 50, 200)]
 
@@ -338,6 +353,8 @@ def test_defaults_are_openais(server: Server) -> None:
         ({"stream_options": {"include_usage": True}}, "'stream_options'"),
         ({"stream": True, "stream_options": {"include_usage": 1}}, "'include_usage'"),
         ({"stop": ["x"]}, "'stop' is not implemented"),
+        ({"logprobs": 2}, "'logprobs' is at most 1"),
+        ({"logprobs": 1, "stream": True}, "'logprobs' is only implemented for completions that are not streamed"),
         ({"n": 2}, "'n' is not implemented"),
     ],
 )

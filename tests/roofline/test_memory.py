@@ -69,11 +69,15 @@ def test_a_latent_is_held_once_per_request_only_with_attention_data_parallelism(
     assert kv_capacity_tokens(model, gpu, spread) > 3 * kv_capacity_tokens(model, gpu, shared)
 
 
-def test_cache_format_follows_the_checkpoint_unless_set() -> None:
+@pytest.mark.parametrize(("engine", "follows"), [("trtllm", True), ("vllm", False)])
+def test_cache_format_follows_the_checkpoint_where_the_engine_does_unless_set(engine: str, *, follows: bool) -> None:
     model = facts.model("llama-3.1-8b")
-    auto = {p: kv_bytes(model, facts.engine_config(p, kv_cache="auto"), 1) for p in ("bf16", "fp8", "fp4")}
-    assert auto["fp8"] == auto["fp4"] == auto["bf16"] / 2
-    assert kv_bytes(model, facts.engine_config("bf16", kv_cache="fp8"), 1) == auto["fp8"]
+    auto, bf16, fp8 = (
+        [kv_bytes(model, facts.engine_config(p, kv_cache=kind, engine=engine), 1) for p in ("bf16", "fp8", "fp4")]
+        for kind in ("auto", "bf16", "fp8")
+    )
+    assert auto == ([bf16[0], *fp8[1:]] if follows else bf16)
+    assert fp8[0] == bf16[0] / 2
 
 
 def test_unknown_cache_format_names_what_is_allowed() -> None:

@@ -153,4 +153,4 @@ def test_the_recipes_values_join_the_axes_so_that_the_search_learns_from_them() 
 
 def _are_within(seeds: Seeds, of: Study) -> list[bool]:
     search = Search(of, build_space(of), [], [], Listed(of))
-    return [search._params(config) is not None for config, _ in seeds.configs]
+    return [search._find_params(config) is not None for config, _ in seeds.configs]

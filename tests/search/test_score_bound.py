@@ -15,10 +15,11 @@ from pipeline.roofline.bound import physical_limit
 from pipeline.roofline.calibration import SHIPPED
 from pipeline.roofline.predict import Prediction, predict_loads
 from pipeline.score import usable
-from pipeline.search.score_bound import MIN_ROWS, PHYSICAL, ScoreBound, score_bound
+from pipeline.search.score_bound import MIN_ROWS, PHYSICAL, ScoreBound, coverage, score_bound
 from pipeline.store import Store
+from pipeline.vocabulary import TrialStatus
 from pipeline.workload import OperatingPoint
-from tests.builders import INVALID, MODELLED, make_row, make_study
+from tests.builders import INVALID, MODELLED, make_row, make_study, make_trial
 
 STUDY = make_study(*MODELLED)
 CONFIG = EngineConfig.from_axes("trtllm", {"precision.weights": "fp4", "parallelism.tp": 2})
@@ -111,6 +112,16 @@ def test_it_held_for_the_recorded_sweeps_as_often_as_the_documents_say() -> None
                 came_to = max(row.output_tokens_per_joule or 0.0 for row in heavier)
                 assert came_to < physics.value
                 held.append(math.log(found.value / came_to))
-    assert len(held) == 21
-    assert sum(each > 0 for each in held) == 20
+    assert len(held) == 55
+    assert sum(each > 0 for each in held) == 54
     assert min(held) > -0.02
+
+
+def test_how_often_it_held_is_counted_of_the_trials_that_ran_to_their_end() -> None:
+    trials = [
+        make_trial(status=TrialStatus.OK, score=2.0, score_bound=3.0),
+        make_trial(status=TrialStatus.OK, score=2.0, score_bound=1.9),
+        make_trial(status=TrialStatus.OK, score=2.0, score_bound=None),
+        make_trial(status=TrialStatus.PRUNED, score=2.0, score_bound=1.0),
+    ]
+    assert coverage(trials) == (1, 2)

@@ -345,7 +345,7 @@ def test_every_config_of_a_space_has_its_place_on_the_axes_however_they_are_spel
     search = Search(study, space, [], [], Listed(study))
     assert len(space.configs) > 100
     for config in space.configs:
-        params = search._params(EngineConfig.from_axes("trtllm", json.loads(canonical_json(config.requested()))))
+        params = search._find_params(EngineConfig.from_axes("trtllm", json.loads(canonical_json(config.requested()))))
         assert params is not None
         chosen = {key: study.axes[key][params.get(key, 0)] for key in study.axes}
         assert EngineConfig.from_axes("trtllm", chosen).config_hash == config.config_hash

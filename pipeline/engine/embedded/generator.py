@@ -9,7 +9,8 @@ Messages are lines of JSON. First one line out: {"ready": settings} or {"failed"
 and out:
     {"id", "prompt_tokens"} when accepted, {"id", "refused": why} when not
     {"tokens": [[id, text, number of tokens, finish reason or null], ...], "scheduled": requests in the step,
-     "kv_cache_use": share of the KV cache in use, 0 to 1} after each step
+     "kv_cache_use": share of the KV cache in use, 0 to 1} after each step; where log-probabilities are asked for, they
+    follow the finish reason as [[text of the token, its log-probability], ...]
 """
 
 import argparse
@@ -61,6 +62,7 @@ class Stream:
         config: How to generate.
         shown: Tokens whose text was sent last; kept as context, for the text of a token may depend on the one before.
         pending: Tokens whose text was not sent yet.
+        logprobs: Tokens and their log-probabilities that were not sent yet; None where they are not asked for.
     """
 
     handle: Any
@@ -68,6 +70,7 @@ class Stream:
     config: Any
     shown: list[int] = field(default_factory=list)
     pending: list[int] = field(default_factory=list)
+    logprobs: list[tuple[int, float]] | None = None
 
 
 class Generator:
@@ -119,6 +122,7 @@ class Generator:
                 max_new_tokens=max_tokens,
                 min_new_tokens=request["min_tokens"],
                 ignore_eos=request["ignore_eos"],
+                logprobs=int(request["logprobs"]),
             )
             if request["temperature"] > 0:
                 config.do_sample = True
@@ -128,7 +132,7 @@ class Generator:
             handle = self.pipeline.add_request(number, input_ids, config)
         except (RuntimeError, TypeError, ValueError) as error:
             return {"id": number, "refused": last_line(error)}
-        self.streams[number] = Stream(handle, input_ids, config)
+        self.streams[number] = Stream(handle, input_ids, config, logprobs=[] if request["logprobs"] else None)
         return {"id": number, "prompt_tokens": prompt_tokens}
 
     def input_ids(self, request: dict[str, Any]) -> Any:
@@ -177,7 +181,7 @@ class Generator:
             stream.handle.cancel()
             self.has_cancelled = True
 
-    def step(self) -> list[tuple[int, str, int, str | None]]:
+    def step(self) -> list[tuple[Any, ...]]:
         """Run one step; what it made of each request: id, text, number of tokens, finish reason if finished."""
         follows_cancel, self.has_cancelled = self.has_cancelled, False
         self.pipeline.step()
@@ -195,10 +199,18 @@ class Generator:
         results = []
         for number, stream, count, reason in made:
             text = new_text(stream, next(texts), next(texts), is_last=reason is not None)
-            results.append((number, text, count, reason))
+            results.append((number, text, count, reason, *self.logprobs(stream)))
             if reason is not None:
                 del self.streams[number]
         return results
+
+    def logprobs(self, stream: Stream) -> list[list[tuple[str, float]]]:
+        """The new tokens' texts and log-probabilities as one item; none where they are not asked for."""
+        if stream.logprobs is None:
+            return []
+        new, stream.logprobs = stream.logprobs, []
+        texts = self.tokenizer.decode([[token] for token, _ in new]) if new else []
+        return [list(zip(texts, (value for _, value in new), strict=True))]
 
 
 def read(stream: Stream) -> tuple[int, str | None]:
@@ -207,6 +219,8 @@ def read(stream: Stream) -> tuple[int, str | None]:
     while stream.handle.can_read():
         for output in stream.handle.read().values():  # none when the request was given up
             stream.pending += output.generated_ids
+            if stream.logprobs is not None:
+                stream.logprobs += zip(output.generated_ids, output.generated_log_probs, strict=True)
             count += len(output.generated_ids)
             last = output.finish_reason
     status = stream.handle.get_status()

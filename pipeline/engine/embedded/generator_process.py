@@ -29,6 +29,7 @@ class Tokens(NamedTuple):
     text: str
     num_tokens: int
     finish_reason: str | None
+    logprobs: list[tuple[str, float]]
 
 
 class Generation:
@@ -130,7 +131,7 @@ class GeneratorProcess:
     def _hand_out(self, message: dict[str, Any]) -> None:
         self._scheduled = message.get("scheduled", self._scheduled)
         self.kv_cache_use = message.get("kv_cache_use", self.kv_cache_use)
-        for number, text, num_tokens, finish_reason in message.get("tokens", ()):
+        for number, text, num_tokens, finish_reason, *logprobs in message.get("tokens", ()):
             self.generation_tokens += num_tokens
             generation = self._running.get(number)
             if generation is None:  # its client has left; the generator learns of it in a moment
@@ -138,7 +139,7 @@ class GeneratorProcess:
             if finish_reason == "no_room":
                 generation.fail(EngineFailureError("the KV cache is full and the request was given up"))
             else:
-                generation.put(Tokens(text, num_tokens, finish_reason))
+                generation.put(Tokens(text, num_tokens, finish_reason, logprobs[0] if logprobs else []))
         generation = self._running.get(message["id"]) if "id" in message else None
         if generation is not None and not generation.prompt_tokens.done():  # done: its client has left while it waited
             if "refused" in message:

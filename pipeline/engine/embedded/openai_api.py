@@ -7,7 +7,7 @@ are refused. A stream is chunks of text, a chunk with the finish reason, a usage
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ NOT_IMPLEMENTED: dict[str, object] = {
     "echo": False,
     "frequency_penalty": 0,
     "logit_bias": {},
-    "logprobs": False,
     "min_p": 0,
     "n": 1,
     "presence_penalty": 0,
@@ -33,6 +32,9 @@ NOT_IMPLEMENTED: dict[str, object] = {
 }
 """Fields that are refused, unless they have this value, which changes nothing, or are null."""
 
+
+MAX_LOGPROBS = 1
+"""Of a token."""
 
 DONE = b"data: [DONE]\n\n"
 """Ends every stream."""
@@ -85,7 +87,9 @@ def parse(body: bytes, model_name: str, *, is_chat: bool) -> Request:
         raise RequestError("'stream_options' is only allowed with stream = true", "stream_options")
     include_usage = _field(options, "include_usage", bool, default=False)
     return Request(
-        generate=_parse_prompt(values, is_chat=is_chat) | _parse_sampling(values, is_chat=is_chat),
+        generate=_parse_prompt(values, is_chat=is_chat)
+        | _parse_sampling(values, is_chat=is_chat)
+        | {"logprobs": _parse_logprobs(values, is_whole_completion=not (is_chat or stream))},
         is_chat=is_chat,
         stream=stream,
         include_usage=include_usage,
@@ -132,6 +136,22 @@ def _parse_sampling(values: dict[str, Any], *, is_chat: bool) -> dict[str, Any]:
         "top_p": top_p,
         "seed": _field(values, "seed", int, default=None, minimum=0),
     }
+
+
+def _parse_logprobs(values: dict[str, Any], *, is_whole_completion: bool) -> bool:
+    """Whether log-probabilities are asked for; OpenVINO GenAI gives that of the chosen token, and no others.
+
+    Raises:
+        RequestError: If they are asked for in a chat or a stream, or more than one for each token.
+    """
+    asked = values.get("logprobs")
+    if asked is None or asked is False:
+        return False
+    if not is_whole_completion:
+        raise RequestError("'logprobs' is only implemented for completions that are not streamed", "logprobs")
+    if _field(values, "logprobs", int, default=0, minimum=0) > MAX_LOGPROBS:
+        raise RequestError(f"'logprobs' is at most {MAX_LOGPROBS}: that of the token itself", "logprobs")
+    return True
 
 
 def _parse_prompt(values: dict[str, Any], *, is_chat: bool) -> dict[str, Any]:
@@ -208,11 +228,23 @@ class Reply:
             "total_tokens": total,
         }
 
-    def whole(self, text: str, finish_reason: str | None) -> dict[str, Any]:
-        """The answer without streaming."""
+    def whole(self, text: str, finish_reason: str | None, logprobs: Sequence[tuple[str, float]] = ()) -> dict[str, Any]:
+        """The answer without streaming; `logprobs` are tokens' texts and log-probabilities, where asked for."""
         content = {"message": {"role": "assistant", "content": text}} if self._request.is_chat else {"text": text}
-        choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason}
+        choice = {"index": 0, **content, "logprobs": self._logprobs(logprobs), "finish_reason": finish_reason}
         return {**self._head, "choices": [choice], "usage": self.usage()}
+
+    def _logprobs(self, logprobs: Sequence[tuple[str, float]]) -> dict[str, Any] | None:
+        """OpenAI's object; a greedy token is the likeliest, of a drawn one nobody knows which is."""
+        if not self._request.generate["logprobs"]:
+            return None
+        is_greedy = self._request.generate["temperature"] == 0
+        return {
+            "tokens": [token for token, _ in logprobs],
+            "token_logprobs": [value for _, value in logprobs],
+            "top_logprobs": [{token: value} for token, value in logprobs] if is_greedy else None,
+            "text_offset": None,
+        }
 
     def first_chunk(self) -> bytes:
         """A chat opens with the role; a completion with nothing."""

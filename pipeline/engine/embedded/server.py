@@ -117,11 +117,12 @@ class Api:
             reply = openai_api.Reply(request, self._model_name, await generation.prompt_tokens)
             if request.stream:
                 return await self._stream(http, generation, reply)
-            text, finish_reason = "", None
+            text, finish_reason, logprobs = "", None, list[tuple[str, float]]()
             async for tokens in generation:
                 reply.completion_tokens += tokens.num_tokens
                 text, finish_reason = text + tokens.text, tokens.finish_reason
-            return web.json_response(reply.whole(text, finish_reason))
+                logprobs += tokens.logprobs
+            return web.json_response(reply.whole(text, finish_reason, logprobs))
 
     @staticmethod
     async def _stream(http: web.Request, generation: Generation, reply: openai_api.Reply) -> web.StreamResponse:

@@ -1,0 +1,1 @@
+"""Does a candidate config still answer as a reference does? Compared through the same OpenAI endpoint."""
