@@ -8,7 +8,7 @@ OPENVINO := .venv-openvino/.installed
 OVERRIDES = model=$(MODEL) $(if $(HARDWARE),hardware=$(HARDWARE)) $(if $(WORKLOAD),workload=$(WORKLOAD)) \
 	$(if $(SLO),slo=$(SLO)) $(if $(BUDGET),search.budget_trials=$(BUDGET)) $(if $(STUDY),study=$(STUDY)) $(ARGS)
 
-.PHONY: help setup sweep plan doctor show choose test check docs bench-load bench-coverage bench-model bench-search crosscheck quality verify format lock clean
+.PHONY: help setup sweep plan doctor show choose track test check docs bench-load bench-coverage bench-model bench-search crosscheck quality verify format lock clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -41,6 +41,9 @@ show: $(VENV)  ## the results of the latest study, from its rows
 
 choose: $(VENV)  ## the config to serve with, from the rows of STUDY under SLO; ARGS='--tokens-per-s 50000 --profile diurnal'
 	.venv/bin/tpw choose $(STUDY) $(if $(SLO),--slo $(SLO)) $(ARGS)
+
+track: $(VENV)  ## what newer software gained or lost, over releases; ARGS='--before 0.24.0 --fail-on-regression 3%'
+	.venv/bin/tpw track $(if $(STUDY),'$(STUDY)') $(if $(SLO),--slo $(SLO)) $(ARGS)
 
 test: setup  ## all tests: those that measure this machine by themselves, the others on two cores
 	.venv/bin/pytest -n 2 --dist worksteal -m 'not alone'

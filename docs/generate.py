@@ -34,6 +34,7 @@ from pipeline.roofline.calibration import CONSTANTS, SHIPPED, Error, Errors
 from pipeline.roofline.fit import Array, summary
 from pipeline.score import usable
 from pipeline.store import Store
+from pipeline.track.tracking import Tracking
 from pipeline.variance_components import Component
 
 REPO = Path(__file__).parents[1]
@@ -75,7 +76,7 @@ def generated() -> dict[Path, str]:
         "weights": weights_block(),
         "drift": drift_block(),
     }
-    choose = {"schema": schema_block()}
+    choose, track = {"schema": schema_block(Decision)}, {"schema": schema_block(Tracking)}
     search = {
         "grid": table(grid_lines(), num_left=2),
         **{f"bench-{kind}": table(bench_lines(kind)) for kind in ("recorded", "surrogate")},
@@ -91,6 +92,7 @@ def generated() -> dict[Path, str]:
             "docs/tensorrt-llm.md", {"precision": precision_block(), "rules": rules_block()}
         ),
         REPO / "docs" / "choose.md": filled("docs/choose.md", choose),
+        REPO / "docs" / "track.md": filled("docs/track.md", track),
         REPO / "docs" / "search.md": filled("docs/search.md", search),
         REPO / "docs" / "columns.md": columns,
     }
@@ -115,9 +117,9 @@ def table(lines: Sequence[Sequence[str]], num_left: int = 1) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
 
 
-def schema_block() -> str:
-    """The JSON of a decision: a table for it, then one for each object within it."""
-    kinds: list[type] = [Decision]
+def schema_block(root: type) -> str:
+    """The JSON of a command: a table for the whole, then one for each object within it."""
+    kinds = [root]
     parts = []
     for kind in kinds:  # grows on the way
         lines = [["key", "type", "meaning"]]

@@ -39,6 +39,7 @@ class Model:
     cached width per token and layer of multi-head latent attention. Dense FFN layers come first
     (`num_dense_layers`); the rest are mixture-of-experts when `num_experts` is set. `mtp_layers` are multi-token
     prediction layers within the checkpoint; `draft_models` are published drafts by speculative decoding type.
+    `former_names` are those that older rows are stored under.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Model:
     weights_default: Literal["checkpoint", "random"] = "checkpoint"
     path: str | None = None
     hf_config: dict[str, Any] | None = None
+    former_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check what no single fact shows.

@@ -168,20 +168,25 @@ def decision_json(decision: Decision) -> dict[str, Any]:
     Raises:
         StoreError: If a number is NaN or infinite; absent is null.
     """
-    plain = _plain({f.name: getattr(decision, f.name) for f in dataclasses.fields(decision) if f.metadata["meaning"]})
-    assert isinstance(plain, dict)  # noqa: S101  # as given
-    return plain
+    found = plain({f.name: getattr(decision, f.name) for f in dataclasses.fields(decision) if f.metadata["meaning"]})
+    assert isinstance(found, dict)  # noqa: S101  # as given
+    return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Dataclasses, mappings, tuples and enums as plain JSON values.
+
+    Raises:
+        StoreError: If a number is NaN or infinite; absent is null.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, float) and not math.isfinite(value):
-        raise StoreError(f"a decision holds {value}; absent is null")
+        raise StoreError(f"a result holds {value}; absent is null")
     return value

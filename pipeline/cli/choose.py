@@ -67,7 +67,7 @@ def choose(  # noqa: PLR0913, PLR0917  # an option each
     from pipeline.resume import study_of
 
     store = Store(results_dir)
-    pool = comparable(store, _named(store, studies or []), _conditions(where or []))
+    pool = comparable(store, named(store, studies or []), conditions(where or []))
     held = [study_of(pool.trials[key]) for key in dict.fromkeys(row.trial_id for row in pool.rows)]
     bounds = {f"ttft_{percentile}_s": ttft_s, f"tpot_{percentile}_s": tpot_s, f"e2e_{percentile}_s": e2e_s}
     bounds["output_tokens_per_s_per_user_min"] = min_tokens_per_s_per_user
@@ -98,7 +98,7 @@ def choose(  # noqa: PLR0913, PLR0917  # an option each
         print_decision(decision, terminal())
 
 
-def _named(store: Store, given: Sequence[str]) -> list[str]:
+def named(store: Store, given: Sequence[str]) -> list[str]:
     """Ids of stored studies, by id or pattern; the latest if none is given.
 
     Raises:
@@ -111,7 +111,7 @@ def _named(store: Store, given: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _conditions(where: Sequence[str]) -> dict[str, str]:
+def conditions(where: Sequence[str]) -> dict[str, str]:
     """KEY=VALUE as a mapping.
 
     Raises:

@@ -17,7 +17,9 @@ from pipeline.cli.quality import quality
 from pipeline.cli.render import render
 from pipeline.cli.repeat import repeatability
 from pipeline.cli.show import show
+from pipeline.cli.suite import suite
 from pipeline.cli.sweep import sweep
+from pipeline.cli.track import track
 from pipeline.cli.verify import verify
 from pipeline.compose import groups
 from pipeline.errors import PipelineError
@@ -56,6 +58,10 @@ app.command(name="import", help="Make rows of other tools' results: never ranked
 app.command(help="Choose the config to serve with, under an SLO and for a demand, from stored rows; measures nothing.")(
     choose
 )
+app.command(help="Say what newer software, other hardware or a new config gained, and where it was lost; from rows.")(
+    track
+)
+app.add_typer(suite, name="suite", help="A few cases to measure again on every release: pick them, and run them.")
 app.command(help="Write a study for another tool: optuna, a journal for optuna-dashboard; inferencex, its points.")(
     export
 )

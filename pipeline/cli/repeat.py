@@ -25,7 +25,7 @@ def repeatability(
         ConfigError: If the axes span several configurations, or there is nothing to report.
     """
     from pipeline.cli.repeatability import case_results, report, weights_results
-    from pipeline.repeat import only_config, repeat
+    from pipeline.repeat import on_gpu, only_config, repeat
 
     if only_report:
         if overrides:
@@ -37,7 +37,9 @@ def repeatability(
     else:
         prepared = with_default_knobs(prepare(overrides or []))
         only_config(prepared.study)  # before anything is announced or written
-        study = run_study(prepared, repeat, prepared.study.plan.starts, is_named_after_gpu=True)
+        study = run_study(
+            prepared, repeat, prepared.study.plan.starts, name=lambda study, rig: on_gpu(study, rig.first_gpu)
+        )
         store = Store(Path(study.results_dir))
         own = {row.case_id for row in store.rows(study.id)}
         rows = [row for name in store.studies() for row in store.rows(name) if row.case_id in own]

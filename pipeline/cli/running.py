@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +13,8 @@ from pipeline.cli.show import print_results
 from pipeline.cli.terminal import terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from pipeline.cli.host import Prepared
@@ -34,7 +37,7 @@ def run_study(
     run: Run,
     num_trials: int | None,
     *,
-    is_named_after_gpu: bool = False,
+    name: Callable[[Study, Rig], Study] | None = None,
     is_ladder_chosen: bool = False,
 ) -> Study:
     """Measure a prepared study under a display, and print its results; returns it under the name it got.
@@ -43,7 +46,7 @@ def run_study(
         prepared: The study and what was decided for it.
         run: What measures it.
         num_trials: Engine starts to expect, for the display; None where none is started.
-        is_named_after_gpu: Whether a study without a name of its own gets that of its first GPU.
+        name: Names a study that got no name, once the rig says on what it runs.
         is_ladder_chosen: Whether loads are as `search.ladder` says; else every load of the workload is measured.
 
     Raises:
@@ -52,7 +55,6 @@ def run_study(
     import resource
     import signal
 
-    from pipeline.repeat import on_gpu
     from pipeline.rig.catalog import open_rig
     from pipeline.store import Store
 
@@ -60,8 +62,9 @@ def run_study(
     store = Store(Path(study.results_dir))
     store.check_writable(study.id)
     rig = open_rig(study)
-    if is_named_after_gpu and not any(text.startswith("study=") for text in prepared.overrides):
-        study = on_gpu(study, rig.first_gpu)
+    if name is not None and not any(text.startswith("study=") for text in prepared.overrides):
+        study = name(study, rig)
+        rig.study = replace(rig.study, id=study.id)  # its rows go where its trials do
     trials = "every feasible config" if num_trials is None else f"{num_trials} trials at most"
     loads = _loads(study, is_ladder_chosen=is_ladder_chosen)
     _announce(console, prepared, [f"study {study.id}: {trials}, loads {loads}", *rig.describe()])

@@ -1,0 +1,1 @@
+"""What changed from release to release: gains, where they come from, regressions."""
