@@ -58,8 +58,8 @@ def track(  # noqa: PLR0913, PLR0917  # an option each
 
         if any((before, after, where, slo, ttft_s, tpot_s, e2e_s, fail_on_regression)):
             raise ConfigError(
-                f"--against={against}: places rows of one time; leave out --before, --after, --where, bounds of an SLO and "
-                "--fail-on-regression"
+                f"--against={against}: places rows of one time; leave out --before, --after, --where, bounds of an SLO "
+                "and --fail-on-regression"
             )
         asked_of_points = AskedOfPoints(
             boundary=Boundary(boundary), tolerance=tolerance, allow_random_weights=allow_random_weights
