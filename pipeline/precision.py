@@ -27,8 +27,10 @@ MXFP4_BY_BACKEND = {("blackwell", "TRITON"): "fp8"}
 
 KV_CACHE_AUTO = {"fp8": "fp8", "nvfp4": "fp8"}
 """Checkpoint format -> KV cache format of `auto`; bf16 for the others. Checkpoints of NVIDIA's Model Optimizer ask for
-an FP8 cache in hf_quant_config.json, as far as NVIDIA publishes them; one that does not gets bf16. vLLM, which makes
-FP8 weights of 16-bit ones as it loads, keeps a 16-bit cache."""
+an FP8 cache in hf_quant_config.json, as far as NVIDIA publishes them; one that does not gets bf16."""
+
+CACHE_OF_16_BITS = frozenset({"vllm"})
+"""Engines whose `auto` is 16 bits all the same: vLLM makes FP8 weights of 16-bit ones as it loads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,7 @@ def formats(config: EngineConfig, model: Model, hardware: Hardware) -> Formats |
         backend = str(config.knobs.get("moe_config.backend"))
         activations = MXFP4_BY_BACKEND.get((hardware.arch, backend), activations)
     asked = config.precision.kv_cache
-    auto = "bf16" if config.engine == "vllm" else KV_CACHE_AUTO.get(checkpoint.format, "bf16")
+    auto = "bf16" if config.engine in CACHE_OF_16_BITS else KV_CACHE_AUTO.get(checkpoint.format, "bf16")
     return Formats(
         repo=checkpoint.repo,
         weights=checkpoint.format,

@@ -15,8 +15,6 @@ class EngineDefaults:
             it is of what weights and activations leave.
         reserves_full_length: True if a request starts only when its longest context fits; False if cache
             blocks are taken as the context grows.
-        cache_follows_checkpoint: True if a cache format that is left to the engine is that of the checkpoint
-            (KV_BYTES_AUTO); False if it is the 16-bit compute type.
     """
 
     max_batch_size: int
@@ -24,18 +22,13 @@ class EngineDefaults:
     kv_cache_fraction: float
     fraction_of_total: bool
     reserves_full_length: bool
-    cache_follows_checkpoint: bool
 
 
 ENGINE_DEFAULTS = {
     # tensorrt_llm/llmapi/llm_args.py: BaseLlmArgs, KvCacheConfig, SchedulerConfig (GUARANTEED_NO_EVICT).
-    "trtllm": EngineDefaults(
-        2048, 8192, 0.9, fraction_of_total=False, reserves_full_length=True, cache_follows_checkpoint=True
-    ),
+    "trtllm": EngineDefaults(2048, 8192, 0.9, fraction_of_total=False, reserves_full_length=True),
     # vllm/engine/arg_utils.py: API server on a device of 70 GiB or more; vllm/config/cache.py of 2026 (0.9 before).
-    "vllm": EngineDefaults(
-        1024, 8192, 0.92, fraction_of_total=True, reserves_full_length=False, cache_follows_checkpoint=False
-    ),
+    "vllm": EngineDefaults(1024, 8192, 0.92, fraction_of_total=True, reserves_full_length=False),
 }
 
 BYTES_PER_PARAM = {

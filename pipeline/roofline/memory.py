@@ -2,6 +2,7 @@
 
 from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
+from pipeline.precision import CACHE_OF_16_BITS
 from pipeline.roofline import constants
 from pipeline.roofline.architecture import Parts, attended_token_layers, parameters
 from pipeline.roofline.lengths import MeanLengths
@@ -97,10 +98,8 @@ def kv_bytes(model: Model, config: EngineConfig, context_tokens: float) -> float
     if kind not in {None, "auto", *constants.KV_BYTES}:
         raise ConfigError(f"precision.kv_cache={kind}: allowed are auto, {', '.join(constants.KV_BYTES)}")
     if kind is None or kind == "auto":
-        follows = engine_defaults(config).cache_follows_checkpoint
-        width_bytes = (
-            constants.KV_BYTES_AUTO[checkpoint(model, config).format] if follows else constants.KV_BYTES["bf16"]
-        )
+        auto = constants.KV_BYTES_AUTO[checkpoint(model, config).format]
+        width_bytes = constants.KV_BYTES["bf16"] if config.engine in CACHE_OF_16_BITS else auto
     else:
         width_bytes = constants.KV_BYTES[kind]
     heads = -(-model.num_kv_heads // (config.parallelism.tp // attention_ranks(config)))
