@@ -15,6 +15,7 @@ from pipeline.bundle.verify import read_facts
 from pipeline.engine.catalog import find_engine
 from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
+from pipeline.held import VERIFY
 from pipeline.record import Row
 from pipeline.rig.catalog import open_rig
 from pipeline.rig.served import ServedRig
@@ -155,7 +156,7 @@ def _study(
     config = {key: tuple(value) if isinstance(value, list) else value for key, value in facts["config"].items()}
     return dataclasses.replace(
         study,
-        id=f"verify-{facts['name']}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+        id=f"{VERIFY}{facts['name']}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
         workload=load,
         engine=dataclasses.replace(settings, version=None),
         model=study.model if model is None else dataclasses.replace(study.model, path=model),

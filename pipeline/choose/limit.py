@@ -1,5 +1,6 @@
 """What keeps a config from a heavier load, what relaxing it would gain, and how near an SLO is that nothing meets."""
 
+import math
 from collections.abc import Sequence
 from operator import attrgetter
 
@@ -22,20 +23,19 @@ def limit(candidate: Candidate, best: Point, slo: Slo) -> Limit:
             text=f"load {best.rows[0].load_text} is the heaviest with a valid row: no bound is known to bind{said}",
         )  # fmt: skip
     gain = heavier.output_tokens_per_joule / best.output_tokens_per_joule
-    broken = {
-        column: (worst / bound, bound, worst)
-        for column, bound in slo.bounds.items()
-        if (worst := heavier.worst(column)) is not None and worst > bound
-    }
-    binding = max(broken, key=lambda column: broken[column][0], default=None)
-    _, bound_s, needed_s = (0.0, None, None) if binding is None else broken[binding]
+    bounds, worst = slo.bounds, {column: heavier.worst(column) for column in slo.bounds}
+    over = {column: math.e if value is None else value / bounds[column] for column, value in worst.items()}
+    most = max(over, key=over.__getitem__, default=None)  # unknown counts as in score.py
+    binding = most if most is not None and over[most] > 1 else None
+    bound_s, needed_s = (None, None) if binding is None else (bounds[binding], worst[binding])
+    seen = "unknown" if needed_s is None else f"{needed_s:.3g} s"
     at, change = f"at load {heavier.rows[0].load_text}, the next measured,", f"{100 * (gain - 1):+.1f} %"
     if binding is None:
         text = f"no bound binds: {at} the SLO holds and tokens per joule are {change}"
     elif gain > 1:
-        text = f"{binding} binds: owed {bound_s:.3g} s; {at} it is {needed_s:.3g} s, and tokens per joule are {change}"
+        text = f"{binding} binds: owed {bound_s:.3g} s; {at} it is {seen}, and tokens per joule are {change}"
     else:
-        text = f"{at} {binding} is {needed_s:.3g} s against {bound_s:.3g} s, and relaxing it gains nothing ({change})"
+        text = f"{at} {binding} is {seen} against {bound_s:.3g} s, and relaxing it gains nothing ({change})"
     return Limit(
         limited_by=LimitedBy.SLO if binding and gain > 1 else LimitedBy.EFFICIENCY,
         next_load=heavier.rows[0].load_text,
