@@ -137,7 +137,7 @@ def _checked_rows(trial: Trial, rows: Sequence[Row], *, is_random_allowed: bool)
             if getattr(row, key) != getattr(valid[0], key):
                 raise ConfigError(
                     f"row {row.row_id}: {key}={getattr(row, key)}, and row {valid[0].row_id} has "
-                    f"{getattr(valid[0], key)}: one number cannot rest on both; pass rows of one kind"
+                    f"{getattr(valid[0], key)}: one number cannot rest on both; keep one, say tpw choose --where {key}="
                 )
         for key in ("rendered_hash", "config_hash"):
             if getattr(row, key) != getattr(trial, key):
