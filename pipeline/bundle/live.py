@@ -25,6 +25,9 @@ from pipeline.study import Study
 from pipeline.trial import Progress, run_trial
 from pipeline.workload import OperatingPoint
 
+WIDE = 0.2
+"""Of a half-width: starts of one config differ by a tenth of that on GPUs."""
+
 BY = "verify"
 """Who proposes the trials here."""
 
@@ -114,6 +117,8 @@ def compared(head: Mapping[str, Any], row: Row, study_id: str, gpu_uuids: list[s
     notes = [f"the interval: {head['interval_of']}"]
     if gpu_uuids and set(gpu_uuids) != set(row.gpu_uuids):
         notes.append("these are other GPUs than those that were measured: identical cards differ by several per cent")
+    if rel is not None and rel > WIDE:
+        notes.append(f"it is a factor of {math.exp(rel):.3g} either way, so hardly anything falls outside")
     found = Comparison(study_id=study_id, promised=promised, measured=measured, notes=tuple(notes))
     if rel is None:
         return dataclasses.replace(found, differences=("there is no interval to compare by",))

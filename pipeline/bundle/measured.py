@@ -101,11 +101,16 @@ def measured(
         if trial.engine == "attached":
             raise ConfigError(
                 f"trial {trial.trial_id}: measured a server that someone else started, whose files are not known; "
-                "start it through tpw measure without url=, or give the deployment that tpw render wrote"
+                "start it through tpw measure without url=, or give the folder that tpw render wrote (--rendered)"
             )
         config = EngineConfig.from_axes(trial.engine, _requested(trial))
         rendered, count, measured_hash = find_engine(study).render(config, study), 1, rows[0].rendered_hash
     else:
+        if (load := study.workload.name) != rows[0].workload:
+            raise ConfigError(
+                f"trial {trial.trial_id}: was measured with workload={rows[0].workload}, and what runs was rendered "
+                f"for {load}; measure it with that"
+            )
         config, measured_hash = deployment.generation, str(_requested(trial).get(RENDERED_KNOB))
         rendered, count = render_deployment(deployment, study), num_machines(deployment, study)
     if rendered.rendered_hash != measured_hash:

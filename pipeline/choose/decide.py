@@ -115,8 +115,8 @@ def _within(contenders: Sequence[Contender], asked: Asked) -> list[Contender]:
         least = min((of for _, of in fleets), key=lambda of: of.devices)
         raise ConfigError(
             f"--max-devices={limit}: the demand of {least.peak_output_tokens_per_s:,.0f} tokens/s takes "
-            f"{least.devices} at least, {least.replicas} replicas of {least.capacity_output_tokens_per_s:,.0f} tokens/s, "
-            "their measured best under the SLO; ask for less, or give more devices"
+            f"{least.devices} at least, {least.replicas} replicas of {least.capacity_output_tokens_per_s:,.0f} "
+            "tokens/s, their measured best under the SLO; ask for less, or give more devices"
         )
     return fit
 

@@ -49,6 +49,9 @@ def choose(  # noqa: PLR0913, PLR0917  # an option each
     out: Annotated[
         Path | None, typer.Option("--out", help="new folder for what was chosen, say engines/production/NAME")
     ] = None,
+    rendered: Annotated[
+        Path | None, typer.Option("--rendered", help="with --out, of a split deployment: its folder of tpw render")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the decision as JSON (docs/choose.md)")] = False,
     results_dir: Annotated[Path, typer.Option("--results", help="results folder")] = Path("results"),
 ) -> None:
@@ -93,7 +96,7 @@ def choose(  # noqa: PLR0913, PLR0917  # an option each
     if decision.finals_command is not None and results_dir != Path("results"):
         place = shlex.quote(f"results_dir={results_dir}")
         decision = dataclasses.replace(decision, finals_command=f"{decision.finals_command} {place}")
-    shipped = None if out is None else _ship(out, decision, pool, store, promised, allow_random_weights)
+    shipped = None if out is None else _ship(out, decision, pool, store, promised, rendered, allow_random_weights)
     if as_json:
         print(json.dumps(decision_json(decision), indent=1))
         return
@@ -103,7 +106,13 @@ def choose(  # noqa: PLR0913, PLR0917  # an option each
 
 
 def _ship(
-    out: Path, decision: "Decision", pool: "Pool", store: Store, promised: "Slo", allow_random_weights: bool
+    out: Path,
+    decision: "Decision",
+    pool: "Pool",
+    store: Store,
+    promised: "Slo",
+    rendered: Path | None,
+    allow_random_weights: bool,
 ) -> str:
     """Write the bundle of what was chosen; what to say of it.
 
@@ -113,6 +122,7 @@ def _ship(
     """
     from pipeline.bundle import write_bundle
     from pipeline.bundle.headline import at_load
+    from pipeline.bundle.split import read_split
     from pipeline.choose.decision import decision_json
     from pipeline.choose.production import check_production
     from pipeline.quality.record import latest_for, read_results
@@ -122,8 +132,9 @@ def _ship(
     winner = decision.winner
     rows = [row for row in pool.rows if row.trial_id in winner.trial_ids]
     quality = latest_for(read_results(store.results_dir), winner.rendered_hash)
+    study, deployment = (study_of(decision.trial), None) if rendered is None else read_split(rendered)
     write_bundle(
-        out, study=study_of(decision.trial), trial=decision.trial, rows=rows, decision=decision_json(decision),
+        out, study=study, deployment=deployment, trial=decision.trial, rows=rows, decision=decision_json(decision),
         quality=quality, slo=promised, number=at_load([row for row in rows if row.row_id in winner.row_ids]),
         allow_random_weights=allow_random_weights,
     )  # fmt: skip

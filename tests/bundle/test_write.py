@@ -69,6 +69,16 @@ def test_the_page_says_every_bound_every_doubt_and_where_it_lies(tmp_path: Path)
     assert f"tpw verify '{folder}' --live" in page
 
 
+def test_an_interpreter_is_found_from_anywhere(tmp_path: Path) -> None:
+    given = recorded()
+    for python, said in (("venv/bin/python", f"{Path.cwd()}/venv/bin/python"), ("python3.12", "python3.12")):
+        given["study"] = dataclasses.replace(
+            given["study"], engine=dataclasses.replace(given["study"].engine, python=python)
+        )
+        folder = write_bundle(tmp_path / "b", **given, allow_random_weights=True)
+        assert f"PYTHON=${{PYTHON:-{said}}}" in (folder / "run.sh").read_text()
+
+
 def test_a_bundle_is_written_the_same_again_and_only_over_itself(tmp_path: Path) -> None:
     given, folder = recorded(), tmp_path / "b"
     before = (write_bundle(folder, **given, allow_random_weights=True) / "SHA256SUMS").read_text()
