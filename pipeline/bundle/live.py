@@ -158,7 +158,6 @@ def _study(
         request_rate_per_s=rates,
     )
     settings = study.engine if python is None else dataclasses.replace(study.engine, python=python)
-    config = {key: tuple(value) if isinstance(value, list) else value for key, value in facts["config"].items()}
     return dataclasses.replace(
         study,
         id=f"{VERIFY}{facts['name']}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
@@ -168,4 +167,4 @@ def _study(
         plan=dataclasses.replace(study.plan, windows=1),
         results_dir=str(store.results_dir),
         engines_dir=str(engines_dir / "verify"),
-    ), EngineConfig.from_axes(study.engine.name, config)
+    ), EngineConfig.from_axes(study.engine.name, facts["config"])

@@ -97,13 +97,14 @@ def measured(
     rows = _checked_rows(trial, rows, is_random_allowed=allow_random_weights)
     version = trial.engine_version or study.engine.version
     study = dataclasses.replace(study, engine=dataclasses.replace(study.engine, version=version))
+    requested = json.loads(trial.config_json)
     if deployment is None:
         if trial.engine == "attached":
             raise ConfigError(
                 f"trial {trial.trial_id}: measured a server that someone else started, whose files are not known; "
                 "start it through tpw measure without url=, or give the folder that tpw render wrote (--rendered)"
             )
-        config = EngineConfig.from_axes(trial.engine, _requested(trial))
+        config = EngineConfig.from_axes(trial.engine, requested)
         rendered, count, measured_hash = find_engine(study).render(config, study), 1, rows[0].rendered_hash
     else:
         if (load := study.workload.name) != rows[0].workload:
@@ -111,7 +112,7 @@ def measured(
                 f"trial {trial.trial_id}: was measured with workload={rows[0].workload}, and what runs was rendered "
                 f"for {load}; measure it with that"
             )
-        config, measured_hash = deployment.generation, str(_requested(trial).get(RENDERED_KNOB))
+        config, measured_hash = deployment.generation, str(requested.get(RENDERED_KNOB))
         rendered, count = render_deployment(deployment, study), num_machines(deployment, study)
     if rendered.rendered_hash != measured_hash:
         raise ConfigError(
@@ -124,12 +125,6 @@ def measured(
         study=study, trial=trial, rows=rows, config=config, rendered=rendered, deployment=deployment,
         num_machines=count, meta=meta, cache=cache, cache_sha256=hashes,
     )  # fmt: skip
-
-
-def _requested(trial: Trial) -> dict[str, Any]:
-    return {
-        key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(trial.config_json).items()
-    }
 
 
 def _checked_rows(trial: Trial, rows: Sequence[Row], *, is_random_allowed: bool) -> tuple[Row, ...]:

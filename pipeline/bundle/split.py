@@ -36,6 +36,4 @@ def read_split(folder: Path) -> tuple[Study, Deployment]:
 
 def _server(kind: str, config: Mapping[str, Any], study: Study) -> EngineConfig:
     own = {key.removeprefix(f"{kind}."): value for key, value in config.items() if key.startswith(f"{kind}.")}
-    return EngineConfig.from_axes(
-        study.engine.name, {key: tuple(value) if isinstance(value, list) else value for key, value in own.items()}
-    )
+    return EngineConfig.from_axes(study.engine.name, own)

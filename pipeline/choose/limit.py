@@ -29,11 +29,13 @@ def limit(candidate: Candidate, best: Point, slo: Slo) -> Limit:
     binding = most if most is not None and over[most] > 1 else None
     bound_s, needed_s = (None, None) if binding is None else (bounds[binding], worst[binding])
     seen = "unknown" if needed_s is None else f"{needed_s:.3g} s"
+    others = [f"{column} {over[column]:.2f} times" for column in over if over[column] > 1 and column != binding]
+    also = f"; so would have to give way: {', '.join(others)} what is owed" if others else ""
     at, change = f"at load {heavier.rows[0].load_text}, the next measured,", f"{100 * (gain - 1):+.1f} %"
     if binding is None:
         text = f"no bound binds: {at} the SLO holds and tokens per joule are {change}"
     elif gain > 1:
-        text = f"{binding} binds: owed {bound_s:.3g} s; {at} it is {seen}, and tokens per joule are {change}"
+        text = f"{binding} binds: owed {bound_s:.3g} s; {at} it is {seen}, and tokens per joule are {change}{also}"
     else:
         text = f"{at} {binding} is {seen} against {bound_s:.3g} s, and relaxing it gains nothing ({change})"
     return Limit(

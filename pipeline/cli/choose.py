@@ -71,6 +71,8 @@ def choose(  # noqa: PLR0913, PLR0917  # an option each
     from pipeline.cli.choice import print_decision
     from pipeline.resume import study_of
 
+    if rendered is not None and out is None:
+        raise ConfigError(f"--rendered={rendered}: of which bundle? give --out, e.g. engines/production/NAME")
     store = Store(results_dir)
     pool = comparable(store, _named(store, studies or []), _conditions(where or []))
     held = [study_of(pool.trials[key]) for key in dict.fromkeys(row.trial_id for row in pool.rows)]

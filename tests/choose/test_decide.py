@@ -69,6 +69,8 @@ def test_what_binds_and_what_relaxing_it_would_gain() -> None:
         "ttft_p99_s binds: owed 0.01 s; at load 64, the next measured, it is 0.064 s, and tokens per joule are +100.0 %"
     )
     assert decided(pools).limit.limited_by is LimitedBy.RANGE
+    both = decided(pools, make_slo(ttft_p99_s=0.01, tpot_p50_s=0.032)).limit
+    assert both.text.endswith("+100.0 %; so would have to give way: tpot_p50_s 2.00 times what is owed")
 
 
 def test_a_bound_that_no_heavier_row_knows_is_not_said_to_hold() -> None:

@@ -53,6 +53,7 @@ def test_json_is_the_decision_and_nothing_else() -> None:
         ([SWEEP, "--tokens-per-s", "9e5", "--max-devices", "8"], ["--max-devices=8", "ask for less"]),
         ([SWEEP, "--tokens-per-s", "9", "--profile", "no.csv"], ["--profile=no.csv: cannot be read"]),
         ([SWEEP, "--percentile", "p95"], ["p95"]),
+        ([SWEEP, "--rendered", "x"], ["--rendered=x: of which bundle?"]),
         ([SWEEP, "--where", "weights"], ["write KEY=VALUE"]),
         (
             [SWEEP, "--max-devices", "8", "--usd-per-device-h", "2"],
