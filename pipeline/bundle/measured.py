@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from pipeline.vocabulary import Evidence
 
 SHARED = ("evidence", "boundary", "weights", "gpu_name", "num_gpus", "engine_version", "workload", "plan")
 """Columns that rows behind one number must share."""
+
+SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|PRIVATE|SECRET)_KEY)$", re.IGNORECASE)
+"""Names of environment variables that hold what nobody else may read: HF_TOKEN, AWS_SECRET_ACCESS_KEY."""
 
 RENDERED_KNOB = "engine.knobs.rendered"
 """Of a server that someone else started: the folder of `tpw render` that it runs (`tpw measure rendered=`)."""
@@ -120,11 +124,25 @@ def measured(
             f"this version ({__version__}) renders {rendered.rendered_hash}, which nobody has measured; use that "
             "version, or measure the config again with this one"
         )
+    _check_no_secret(rendered)
     meta, cache, hashes = _left_behind(rendered, trial, engines_dir or Path(study.engines_dir))
     return Measured(
         study=study, trial=trial, rows=rows, config=config, rendered=rendered, deployment=deployment,
         num_machines=count, meta=meta, cache=cache, cache_sha256=hashes,
     )  # fmt: skip
+
+
+def _check_no_secret(rendered: Rendered) -> None:
+    """See that no value is shipped that its name calls a secret: a bundle is plain text, and must hold every value.
+
+    Raises:
+        ConfigError: If one is.
+    """
+    if named := [name for name in rendered.env if SECRET.search(name)]:
+        raise ConfigError(
+            f"engine.env.{named[0]}: is named like a secret, and a bundle holds it in plain text; leave it to the "
+            "environment that the engine is started in, and measure again without it"
+        )
 
 
 def _checked_rows(trial: Trial, rows: Sequence[Row], *, is_random_allowed: bool) -> tuple[Row, ...]:

@@ -14,14 +14,7 @@ def limit(candidate: Candidate, best: Point, slo: Slo) -> Limit:
     """What ends the ladder at the best load."""
     heavier = next((point for point in candidate.points if point.load > best.load), None)
     if heavier is None:
-        holes = sorted((row for row in candidate.invalid if row.load > best.load), key=attrgetter("load"))
-        reasons = ", ".join(sorted({reason for row in holes for reason in row.reasons}))
-        said = f"; load {holes[0].load_text} was tried and has no valid row ({reasons})" if holes else ""
-        return Limit(
-            limited_by=LimitedBy.RANGE, next_load=None, binding=None, bound_s=None, needed_s=None,
-            tokens_per_joule_ratio=None, tokens_per_s_ratio=None,
-            text=f"load {best.rows[0].load_text} is the heaviest with a valid row: no bound is known to bind{said}",
-        )  # fmt: skip
+        return _end_of_range(candidate, best)
     gain = heavier.output_tokens_per_joule / best.output_tokens_per_joule
     bounds, worst = slo.bounds, {column: heavier.worst(column) for column in slo.bounds}
     over = {column: math.e if value is None else value / bounds[column] for column, value in worst.items()}
@@ -48,6 +41,18 @@ def limit(candidate: Candidate, best: Point, slo: Slo) -> Limit:
         tokens_per_s_ratio=heavier.output_tokens_per_s / best.output_tokens_per_s,
         text=text,
     )
+
+
+def _end_of_range(candidate: Candidate, best: Point) -> Limit:
+    """Of a best load that is the heaviest with a valid row."""
+    holes = sorted((row for row in candidate.invalid if row.load > best.load), key=attrgetter("load"))
+    reasons = ", ".join(sorted({reason for row in holes for reason in row.reasons}))
+    said = f"; load {holes[0].load_text} was tried and has no valid row ({reasons})" if holes else ""
+    return Limit(
+        limited_by=LimitedBy.RANGE, next_load=None, binding=None, bound_s=None, needed_s=None,
+        tokens_per_joule_ratio=None, tokens_per_s_ratio=None,
+        text=f"load {best.rows[0].load_text} is the heaviest with a valid row: no bound is known to bind{said}",
+    )  # fmt: skip
 
 
 def nearest(found: Sequence[Candidate], ruled_out: Sequence[RuledOut], slo: Slo) -> str:

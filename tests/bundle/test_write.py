@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ def test_the_page_says_every_bound_every_doubt_and_where_it_lies(tmp_path: Path)
     assert "SLO test: e2e_p99_s=100, ttft_p50_s=2;" in page
     assert "**Chosen for now**, the choice is not firm:\n\n- screening only: nobody started it again\n" in page
     assert f"tpw verify '{folder}' --live" in page
+
+
+@pytest.mark.parametrize(("name", "is_refused"), [("HF_TOKEN", True), ("TOKENIZERS_PARALLELISM", False)])
+def test_no_secret_is_shipped(tmp_path: Path, name: str, is_refused: bool) -> None:
+    asked = trtllm_study(tmp_path, f"engine.env.{name}=x")
+    given = made_up(asked)
+    engine_folder(asked)
+    with pytest.raises(ConfigError, match="HF_TOKEN: is named like a secret") if is_refused else nullcontext():
+        write_bundle(tmp_path / "b", **given)
+    assert (tmp_path / "b").exists() != is_refused
 
 
 def test_an_interpreter_is_found_from_anywhere(tmp_path: Path) -> None:
