@@ -9,12 +9,14 @@ import yaml
 
 from pipeline.bundle import dynamo, write_bundle
 from pipeline.bundle.split import read_split
+from pipeline.bundle.verify import verify_bundle
 from pipeline.disaggregation import Deployment
 from pipeline.engine.catalog import find_engine
 from pipeline.engine.trtllm.disaggregated import render_deployment
 from pipeline.engine_config import EngineConfig, Precision
 from pipeline.errors import ConfigError
 from pipeline.rendering import of_deployment, write
+from pipeline.store import Store
 from pipeline.study import Study
 from tests.builders import make_row, make_trial
 from tests.bundle.recorded import DECISION
@@ -67,7 +69,9 @@ def test_a_rendered_folder_tells_what_was_started(tmp_path: Path) -> None:
     found, deployment = read_split(folder)
     assert (found, deployment) == (asked, only(asked))
     given = measured_server(asked, only(asked)) | {"study": found, "deployment": deployment}
-    assert (write_bundle(tmp_path / "split", **given) / "dynamo.yaml").is_file()
+    bundle = write_bundle(tmp_path / "split", **given)
+    assert (bundle / "dynamo.yaml").is_file()
+    assert verify_bundle(bundle, Store(tmp_path)).differences == ()
     (folder / "meta.json").write_text("{}")
     for wrong in (folder, tmp_path / "none"):
         with pytest.raises(ConfigError, match=r"--rendered=.*is no split deployment that tpw render"):
