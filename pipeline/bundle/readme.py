@@ -25,7 +25,7 @@ def readme(decision: Mapping[str, Any], left_out: Mapping[str, str]) -> str:
         _what(facts),
         "## The measured number",
         _number(facts),
-        *_doubts(decision),
+        *_choice(decision),
         "## Launch",
         _launch(facts, left_out),
         "## Verify",
@@ -81,13 +81,16 @@ def _number(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _doubts(decision: Mapping[str, Any]) -> list[str]:
-    """What the chooser says against its own choice."""
-    doubts = decision.get("doubts", ())
-    if not doubts:
+def _choice(decision: Mapping[str, Any]) -> list[str]:
+    """What the choice rests on, and what the chooser says against it."""
+    if "criterion" not in decision:
         return []
-    said = "The choice is firm; mind" if decision.get("is_firm") else "**Chosen for now**, the choice is not firm"
-    return [f"{said}:\n\n" + "\n".join(f"- {doubt}" for doubt in doubts)]
+    is_firm, doubts, value = decision["is_firm"], decision["doubts"], decision["winner"]["output_tokens_per_joule"]
+    said = (
+        f"{'Chosen' if is_firm else '**Chosen for now**, not firmly'}, by {decision['criterion']}: {value:.4g} tok/J "
+        f"at its best load, read off a smooth curve through all loads{'; mind:' if doubts else '.'}"
+    )
+    return ["\n".join([said, *([""] if doubts else []), *(f"- {doubt}" for doubt in doubts)])]
 
 
 def _launch(facts: Mapping[str, Any], left_out: Mapping[str, str]) -> str:

@@ -60,13 +60,17 @@ def test_a_bundle_says_what_it_is(tmp_path: Path) -> None:
 
 
 def test_the_page_says_every_bound_every_doubt_and_where_it_lies(tmp_path: Path) -> None:
-    decision = DECISION | {"doubts": ["screening only: nobody started it again"], "is_firm": False}
+    decision = DECISION | {
+        "criterion": "the best load", "winner": {"output_tokens_per_joule": 1.5}, "is_firm": False,
+        "doubts": ["screening only: nobody started it again"],
+    }  # fmt: skip
     slo = make_slo(ttft_p50_s=2.0, e2e_p99_s=100.0)
     folder = tmp_path / "in a folder"
     write_bundle(folder, **recorded() | {"decision": decision}, slo=slo, allow_random_weights=True)
     page = (folder / "README.md").read_text()
     assert "SLO test: e2e_p99_s=100, ttft_p50_s=2;" in page
-    assert "**Chosen for now**, the choice is not firm:\n\n- screening only: nobody started it again\n" in page
+    assert "**Chosen for now**, not firmly, by the best load: 1.5 tok/J at its best load, " in page
+    assert "loads; mind:\n\n- screening only: nobody started it again\n" in page
     assert f"tpw verify '{folder}' --live" in page
 
 
