@@ -5,6 +5,9 @@ import dataclasses
 from pipeline.engine_config import content_hash
 from pipeline.study import Study
 
+VERIFY = "verify-"
+"""Begins the name of a study that `tpw verify --live` makes of its one row."""
+
 
 def held(study: Study) -> dict[str, object]:
     """What all rows of one study share, by conf path; the rest may change from one run to the next."""

@@ -1,5 +1,6 @@
 """One engine folder and nothing started: what a config or a split deployment is rendered to, and what is said of it."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.engine.trtllm.versions import NEWEST
 from pipeline.engine_config import EngineConfig, canonical_json
 from pipeline.errors import ConfigError, EngineError
 from pipeline.precision import formats
+from pipeline.resume import study_json
 from pipeline.search.prior import modelled_value
 from pipeline.study import Study
 
@@ -98,6 +100,7 @@ def of_deployment(deployment: Deployment, study: Study, engine: Engine) -> Rende
     meta |= {
         "config_hash": deployment.config_hash,
         "config": deployment.requested(),
+        "study": json.loads(study_json(study)),
         "proposed_by": "axes",
         "modelled_output_tokens_per_joule": None,
         "measure": _measure(study, deployment.num_gpus, url, rendered, declared) if nodes == 1 else None,

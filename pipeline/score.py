@@ -24,6 +24,10 @@ MIN_NOISE = 0.01
 UNKNOWN_NOISE = 0.025
 """Of a measured row without an interval: noise that lasts, whose intervals come out at 5 % where they are known."""
 
+MAX_NOISE = 0.1
+"""Relative SD of a window at most, about the widest recorded on a GPU. A window that hardly counts lets the line
+through the others run past all that was seen: on a busy CPU windows of 2 s gave 15 tok/J at a load, the curve 305."""
+
 
 def within(ttft_s: float | None, tpot_s: float | None, slo: Slo) -> bool:
     """Whether latencies by a model keep an SLO's bounds on them; an unknown latency keeps none."""
@@ -107,11 +111,11 @@ def curve(rows: Sequence[Row]) -> dict[float, float]:
 
 
 def _noise(row: Row) -> float:
-    """Relative SD of a row's tokens per joule: by its own interval, at least MIN_NOISE; the model has no noise."""
+    """Relative SD of a row's tokens per joule: by its own interval, within bounds; the model has no noise."""
     interval = row.output_tokens_per_joule_rel_ci95
     if interval is None:
         return MIN_NOISE if row.evidence is Evidence.MODELLED else UNKNOWN_NOISE
-    return max(MIN_NOISE, interval / 1.96)
+    return min(max(MIN_NOISE, interval / 1.96), MAX_NOISE)
 
 
 def best_row(rows: Sequence[Row], slo: Slo) -> Row | None:

@@ -135,6 +135,15 @@ def test_a_window_counts_by_its_interval() -> None:
     assert score([make_row(**narrow, output_tokens_per_joule=v) for v in (1.0, 4.0)], NO_SLO) == pytest.approx(2.0)
 
 
+def test_windows_of_hardly_any_certainty_do_not_let_the_curve_run_away() -> None:
+    windows = {1: (3.3, 1.04), 4: (37.9, None), 16: (24.9, 1.64), 64: (15.4, 3.9)}  # of the embedded engine, plan=demo
+    rows = [
+        make_row(concurrency=load, output_tokens_per_joule=value, output_tokens_per_joule_rel_ci95=ci)
+        for load, (value, ci) in windows.items()
+    ]
+    assert max(curve(rows).values()) < 1.1 * 37.9
+
+
 GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 QUADRUPLE, DOUBLE = (1, 4, 16, 64, 256), (1, 2, 4, 8, 16, 32, 64, 128, 256)
 

@@ -83,8 +83,9 @@ def run_script(measured: Measured, comments: tuple[str, ...]) -> str:
         *(f'{name.upper()}="${{HERE}}/{name}"' for name in folders),
     ]
     values: dict[str, str | None] = {"host": study.engine.host, "port": str(study.engine.port or DEFAULT_PORT)}
-    if study.engine.runtime == "local":
-        values["python"] = study.engine.python
+    python = study.engine.python
+    if study.engine.runtime == "local" and python is not None:  # a path is from where the sweep was started
+        values["python"] = str(Path(python).absolute()) if "/" in python else python
     return start_script(rendered, values | _models_here(measured), _wanted(measured), comments, first=first)
 
 

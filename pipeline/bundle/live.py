@@ -15,6 +15,7 @@ from pipeline.bundle.verify import read_facts
 from pipeline.engine.catalog import find_engine
 from pipeline.engine_config import EngineConfig
 from pipeline.errors import ConfigError
+from pipeline.held import VERIFY
 from pipeline.record import Row
 from pipeline.rig.catalog import open_rig
 from pipeline.rig.served import ServedRig
@@ -23,6 +24,9 @@ from pipeline.store import Store
 from pipeline.study import Study
 from pipeline.trial import Progress, run_trial
 from pipeline.workload import OperatingPoint
+
+WIDE = 0.2
+"""Of a half-width: starts of one config differ by a tenth of that on GPUs."""
 
 BY = "verify"
 """Who proposes the trials here."""
@@ -113,6 +117,8 @@ def compared(head: Mapping[str, Any], row: Row, study_id: str, gpu_uuids: list[s
     notes = [f"the interval: {head['interval_of']}"]
     if gpu_uuids and set(gpu_uuids) != set(row.gpu_uuids):
         notes.append("these are other GPUs than those that were measured: identical cards differ by several per cent")
+    if rel is not None and rel > WIDE:
+        notes.append(f"it is a factor of {math.exp(rel):.3g} either way, so hardly anything falls outside")
     found = Comparison(study_id=study_id, promised=promised, measured=measured, notes=tuple(notes))
     if rel is None:
         return dataclasses.replace(found, differences=("there is no interval to compare by",))
@@ -152,14 +158,13 @@ def _study(
         request_rate_per_s=rates,
     )
     settings = study.engine if python is None else dataclasses.replace(study.engine, python=python)
-    config = {key: tuple(value) if isinstance(value, list) else value for key, value in facts["config"].items()}
     return dataclasses.replace(
         study,
-        id=f"verify-{facts['name']}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+        id=f"{VERIFY}{facts['name']}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
         workload=load,
         engine=dataclasses.replace(settings, version=None),
         model=study.model if model is None else dataclasses.replace(study.model, path=model),
         plan=dataclasses.replace(study.plan, windows=1),
         results_dir=str(store.results_dir),
         engines_dir=str(engines_dir / "verify"),
-    ), EngineConfig.from_axes(study.engine.name, config)
+    ), EngineConfig.from_axes(study.engine.name, facts["config"])

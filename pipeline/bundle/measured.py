@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from pipeline.vocabulary import Evidence
 
 SHARED = ("evidence", "boundary", "weights", "gpu_name", "num_gpus", "engine_version", "workload", "plan")
 """Columns that rows behind one number must share."""
+
+SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|PRIVATE|SECRET)_KEY)$", re.IGNORECASE)
+"""Names of environment variables that hold what nobody else may read: HF_TOKEN, AWS_SECRET_ACCESS_KEY."""
 
 RENDERED_KNOB = "engine.knobs.rendered"
 """Of a server that someone else started: the folder of `tpw render` that it runs (`tpw measure rendered=`)."""
@@ -97,16 +101,22 @@ def measured(
     rows = _checked_rows(trial, rows, is_random_allowed=allow_random_weights)
     version = trial.engine_version or study.engine.version
     study = dataclasses.replace(study, engine=dataclasses.replace(study.engine, version=version))
+    requested = json.loads(trial.config_json)
     if deployment is None:
         if trial.engine == "attached":
             raise ConfigError(
                 f"trial {trial.trial_id}: measured a server that someone else started, whose files are not known; "
-                "start it through tpw measure without url=, or give the deployment that tpw render wrote"
+                "start it through tpw measure without url=, or give the folder that tpw render wrote (--rendered)"
             )
-        config = EngineConfig.from_axes(trial.engine, _requested(trial))
+        config = EngineConfig.from_axes(trial.engine, requested)
         rendered, count, measured_hash = find_engine(study).render(config, study), 1, rows[0].rendered_hash
     else:
-        config, measured_hash = deployment.generation, str(_requested(trial).get(RENDERED_KNOB))
+        if (load := study.workload.name) != rows[0].workload:
+            raise ConfigError(
+                f"trial {trial.trial_id}: was measured with workload={rows[0].workload}, and what runs was rendered "
+                f"for {load}; measure it with that"
+            )
+        config, measured_hash = deployment.generation, str(requested.get(RENDERED_KNOB))
         rendered, count = render_deployment(deployment, study), num_machines(deployment, study)
     if rendered.rendered_hash != measured_hash:
         raise ConfigError(
@@ -114,6 +124,7 @@ def measured(
             f"this version ({__version__}) renders {rendered.rendered_hash}, which nobody has measured; use that "
             "version, or measure the config again with this one"
         )
+    _check_no_secret(rendered)
     meta, cache, hashes = _left_behind(rendered, trial, engines_dir or Path(study.engines_dir))
     return Measured(
         study=study, trial=trial, rows=rows, config=config, rendered=rendered, deployment=deployment,
@@ -121,10 +132,17 @@ def measured(
     )  # fmt: skip
 
 
-def _requested(trial: Trial) -> dict[str, Any]:
-    return {
-        key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(trial.config_json).items()
-    }
+def _check_no_secret(rendered: Rendered) -> None:
+    """See that no value is shipped that its name calls a secret: a bundle is plain text, and must hold every value.
+
+    Raises:
+        ConfigError: If one is.
+    """
+    if named := [name for name in rendered.env if SECRET.search(name)]:
+        raise ConfigError(
+            f"engine.env.{named[0]}: is named like a secret, and a bundle holds it in plain text; leave it to the "
+            "environment that the engine is started in, and measure again without it"
+        )
 
 
 def _checked_rows(trial: Trial, rows: Sequence[Row], *, is_random_allowed: bool) -> tuple[Row, ...]:
@@ -137,7 +155,7 @@ def _checked_rows(trial: Trial, rows: Sequence[Row], *, is_random_allowed: bool)
             if getattr(row, key) != getattr(valid[0], key):
                 raise ConfigError(
                     f"row {row.row_id}: {key}={getattr(row, key)}, and row {valid[0].row_id} has "
-                    f"{getattr(valid[0], key)}: one number cannot rest on both; pass rows of one kind"
+                    f"{getattr(valid[0], key)}: one number cannot rest on both; keep one, say tpw choose --where {key}="
                 )
         for key in ("rendered_hash", "config_hash"):
             if getattr(row, key) != getattr(trial, key):

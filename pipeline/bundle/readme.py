@@ -1,5 +1,6 @@
 """README.md of a bundle: what an operator must know, from decision.json alone."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,19 +11,21 @@ NOT_MEASURED = (
 )
 
 
-def readme(facts: Mapping[str, Any], left_out: Mapping[str, str]) -> str:
+def readme(decision: Mapping[str, Any], left_out: Mapping[str, str]) -> str:
     """The page.
 
     Args:
-        facts: `bundle` of decision.json.
+        decision: decision.json.
         left_out: File that this bundle has not -> why.
     """
+    facts = decision["bundle"]
     sections = [
         f"# {facts['name']}",
         *_label(facts),
         _what(facts),
         "## The measured number",
         _number(facts),
+        *_choice(decision),
         "## Launch",
         _launch(facts, left_out),
         "## Verify",
@@ -30,7 +33,7 @@ def readme(facts: Mapping[str, Any], left_out: Mapping[str, str]) -> str:
         "## Autotuner's cache",
         _cache(facts),
         "## Quality",
-        _quality(facts["quality"]),
+        _quality(facts["quality"], facts["quality_verdict"]),
         "## Not measured",
         "\n".join(f"- {line}" for line in NOT_MEASURED),
     ]
@@ -67,9 +70,7 @@ def _what(facts: Mapping[str, Any]) -> str:
 def _number(facts: Mapping[str, Any]) -> str:
     head, load, slo = facts["headline"], facts["workload"], facts["slo"]
     interval = f"95 % interval {head['low']:.4g} to {head['high']:.4g}" if head["low"] is not None else "no interval"
-    owed = [
-        f"{name} {slo[key]:g} s" for name, key in (("TTFT p99", "ttft_p99_s"), ("TPOT p99", "tpot_p99_s")) if slo[key]
-    ]
+    owed = [f"{key}={value:g}" for key, value in slo.items() if key not in {"name", "source"} and value is not None]
     return (
         f"**{head['output_tokens_per_joule']:.4g} output tokens per joule**, {interval} ({head['interval_of']}; "
         f"starts: {head['num_starts']}), at {head['load']}.\n\n"
@@ -78,6 +79,18 @@ def _number(facts: Mapping[str, Any]) -> str:
         f"to 1 of nominal; SLO {slo['name']}: {', '.join(owed) or 'none'}; plan {facts['plan']}, "
         f"{facts['measured_start']['started_utc'][:10]}. Rows: {', '.join(head['row_ids'])}."
     )
+
+
+def _choice(decision: Mapping[str, Any]) -> list[str]:
+    """What the choice rests on, and what the chooser says against it."""
+    if "criterion" not in decision:
+        return []
+    is_firm, doubts, value = decision["is_firm"], decision["doubts"], decision["winner"]["output_tokens_per_joule"]
+    said = (
+        f"{'Chosen' if is_firm else '**Chosen for now**, not firmly'}, by {decision['criterion']}: {value:.4g} tok/J "
+        f"at its best load, read off a smooth curve through all loads{'; mind:' if doubts else '.'}"
+    )
+    return ["\n".join([said, *([""] if doubts else []), *(f"- {doubt}" for doubt in doubts)])]
 
 
 def _launch(facts: Mapping[str, Any], left_out: Mapping[str, str]) -> str:
@@ -103,6 +116,7 @@ def _launch(facts: Mapping[str, Any], left_out: Mapping[str, str]) -> str:
 
 
 def _verify(folder: str) -> str:
+    folder = shlex.quote(folder)
     commands = {
         "sha256sum -c SHA256SUMS": "files as they were written",
         f"tpw verify {folder}": "also the rendered hash, the rows, the manifests",
@@ -131,12 +145,12 @@ def _cache(facts: Mapping[str, Any]) -> str:
     return "This engine keeps none in its folder, so nothing is carried."
 
 
-def _quality(findings: Sequence[Mapping[str, Any]] | None) -> str:
+def _quality(findings: Sequence[Mapping[str, Any]] | None, verdict: str | None) -> str:
     if not findings:
         return "**No quality check was made of this config**: `tpw quality candidate=... reference=...` makes one."
     first = findings[0]
     lines = [
-        f"Check {first['quality_id']} of {first['started_utc'][:10]}, against `{first['reference']}` "
+        f"**{verdict}**: check {first['quality_id']} of {first['started_utc'][:10]}, against `{first['reference']}` "
         f"({_or(first['reference_engine'])}), weights {_or(first['weights'])}:",
         "",
         "| check | metric | value | 95 % interval | threshold | verdict |\n|---|---|---:|---|---:|---|",

@@ -1,25 +1,38 @@
 """Is a bundle still what was measured? Recomputes its hashes, and compares its rows with those that are stored."""
 
+import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.bundle import compose_file, dynamo, kubernetes
+from pipeline.bundle.headline import at_load
+from pipeline.bundle.launch import RUN
 from pipeline.bundle.measured import RENDERED_KNOB
 from pipeline.bundle.write import DECISION, HASHES, RENDERED, SCHEMA_VERSION, STATE
-from pipeline.engine.folder import SCRIPT
+from pipeline.engine.folder import SCRIPT, start_commands
 from pipeline.engine.protocol import Rendered
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreError
+from pipeline.record import Row
 from pipeline.store import Store
+
+OF_HEADLINE = ("output_tokens_per_joule", "low", "high", "again_rel", "num_starts")
 
 MANIFESTS: Mapping[str, Callable[[str], None]] = {
     "compose.yaml": compose_file.check,
     "kubernetes.yaml": kubernetes.check,
     "dynamo.yaml": dynamo.check,
 }
+
+
+NEEDED = (
+    "name", "config", "rendered_hash", "rows", "files", "headline", "versions", "autotuner_cache", "num_machines",
+    "gpu_uuids", "study",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +56,14 @@ def is_bundle(folder: Path) -> bool:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """`bundle` of a bundle's decision.json.
+    """`bundle` of a bundle's decision.json, with what is read of it here and in live.py.
 
     Raises:
         ConfigError: If it is no bundle, or one of a newer version.
     """
     try:
         facts: dict[str, Any] = json.loads((folder / DECISION).read_text(encoding="utf-8"))["bundle"]
-        version = int(facts["schema_version"])
+        version, _ = int(facts["schema_version"]), [facts[key] for key in NEEDED]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{folder / DECISION}: is no decision of a bundle ({error!r}); name a folder of engines/production"
@@ -94,6 +107,7 @@ def verify_bundle(folder: Path, store: Store) -> Verification:
     differences = [
         *_changed_files(folder),
         *_other_bytes(folder, facts, rendered),
+        *_other_number(facts),
         *_broken_manifests(folder, facts),
         *(line for row in found for line in _row_differences(row, stored[row["row_id"]])),
     ]
@@ -154,11 +168,32 @@ def _other_bytes(folder: Path, facts: Mapping[str, Any], rendered: Rendered) -> 
     for name, text in rendered.files.items():
         if name != SCRIPT and ((folder / name).read_bytes() if (folder / name).is_file() else b"") != text.encode():
             yield f"{name}: is not the file of {RENDERED}"
+    run = folder / RUN
+    if run.is_file() and start_commands(rendered) not in run.read_text(encoding="utf-8").replace(".filled.", "."):
+        yield f"{RUN}: does not start the command line and environment of {RENDERED}"
     for cache in facts["autotuner_cache"]:
         path = folder / cache["file"]
         now = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
         if now != cache["sha256"]:
             yield f"{cache['file']}: is {now[:16]}, the measured start left {cache['sha256'][:16]}"
+
+
+def _other_number(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Whether the promised number does not follow from the rows."""
+    head = facts["headline"]
+    try:
+        rows = [Row.from_dict(row) for row in facts["rows"] if row["row_id"] in head["row_ids"]]
+        own = dataclasses.asdict(at_load(rows))
+        names = [name for name in OF_HEADLINE if not _is_close(head[name], own[name])]
+    except (KeyError, TypeError, ValueError, IndexError, StoreError) as error:
+        yield f"headline: cannot be computed from the rows ({error!r})"
+        return
+    yield from (f"headline: {name} is {head[name]} in {DECISION}, the rows give {own[name]}" for name in names)
+
+
+def _is_close(one: float | None, other: float | None) -> bool:
+    """But for rounding, as another version of numpy may sum otherwise."""
+    return one == other if one is None or other is None else math.isclose(one, other, rel_tol=1e-9)
 
 
 def _broken_manifests(folder: Path, facts: Mapping[str, Any]) -> Iterator[str]:

@@ -83,8 +83,8 @@ def write_bundle(  # noqa: PLR0913  # what was measured, decided and checked
     files, left_out = _files(folder.name, found, box)
     own = own_files(found)
     facts["files"] = sorted([*files, *own, *found.cache, DECISION, README])
-    files[DECISION] = as_json(dict(decision) | {"bundle": facts})
-    files[README] = readme(facts, left_out)
+    whole = dict(decision) | {"bundle": facts}
+    files |= {DECISION: as_json(whole), README: readme(whole, left_out)}
     contents = {name: text.encode() for name, text in files.items()}
     contents |= {name: path.read_bytes() for name, path in {**own, **found.cache}.items()}
     _write(folder, contents)
@@ -166,7 +166,7 @@ def _facts(
     return {
         "schema_version": SCHEMA_VERSION,
         "name": folder.name,
-        "folder": f"engines/production/{folder.name}",
+        "folder": str(folder),
         "written_by": __version__,
         "rendered_hash": found.rendered_hash,
         "config_hash": trial.config_hash,
@@ -207,6 +207,7 @@ def _facts(
             "checkpoint_hash": kept.get("checkpoint_hash"),
         },
         "quality": None if quality is None else quality_as_json(quality),
+        "quality_verdict": None if quality is None else quality.verdict,
         "study": json.loads(study_json(study)),
     }  # fmt: skip
 
@@ -215,12 +216,15 @@ def _check_quality(quality: QualityResult | None, found: Measured) -> None:
     if quality is None:
         return
     checked, trial = quality.findings[0], found.trial
-    own = {"rendered_hash": found.rendered_hash, "engine": f"{trial.engine} {trial.engine_version}"}
+    own = {
+        "candidate_rendered_hash": found.rendered_hash, "candidate_engine": f"{trial.engine} {trial.engine_version}",
+        "model": found.study.model.name, "weights": found.study.weights,
+    }  # fmt: skip
     for key, value in own.items():
-        if (was := getattr(checked, f"candidate_{key}")) != value:
+        if (was := getattr(checked, key)) != value:
             raise ConfigError(
-                f"quality={quality.quality_id}: was made of {key}={was}, this is {value}; check this one by tpw "
-                f"quality candidate={trial.trial_id}"
+                f"quality={quality.quality_id}: was made of {key.removeprefix('candidate_')}={was}, this is {value}; "
+                f"check this one by tpw quality candidate={trial.trial_id}"
             )
 
 

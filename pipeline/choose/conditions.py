@@ -24,8 +24,13 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of a row that all compared rows share."""
 
-WORKLOAD = ("arrival", "length_ratio_min", "seed", "lengths_sha256", "shared_prefix_tokens")
-"""What the study says of the load beyond the columns; absent where an older study knew nothing of it."""
+OF_STUDY = {
+    "workload.arrival": "closed", "workload.length_ratio_min": None, "workload.seed": 0,
+    "workload.lengths_sha256": None, "workload.shared_prefix_tokens": 0,
+    "hardware.power_cap_w": None, "hardware.sm_clock_share": 1.0,  # of the model
+    "hardware.declared_idle_w": None, "hardware.declared_busy_w_per_core": None,  # of a CPU, all that its energy is
+}  # fmt: skip
+"""What the study says beyond the columns, and what it means where an older study knew nothing of it."""
 
 ENGINE_VERSION = "engine_version"
 GPUS = "gpu_uuids"
@@ -70,9 +75,9 @@ def comparable(store: Store, studies: Sequence[str], where: Mapping[str, str]) -
         StoreError: If a file cannot be read.
     """
     trials = {trial.trial_id: trial for study in studies for trial in store.trials(study)}
-    loads = {trial.study_json: _workload(trial) for trial in trials.values()}
+    held = {trial.study_json: _of_study(trial) for trial in trials.values()}
     every = [
-        (row, _conditions(row, loads[trials[row.trial_id].study_json]))
+        (row, _conditions(row, held[trials[row.trial_id].study_json]))
         for study in studies
         for row in store.rows(study)
         if row.trial_id in trials  # of a start that still runs, or was killed, nothing is known yet
@@ -94,17 +99,23 @@ def comparable(store: Store, studies: Sequence[str], where: Mapping[str, str]) -
     )
 
 
-def _workload(trial: Trial) -> dict[str, object]:
-    load = json.loads(trial.study_json).get("workload", {})
-    return {f"workload.{name}": value for name in WORKLOAD if (value := load.get(name)) is not None}
+def _of_study(trial: Trial) -> dict[str, object]:
+    study = json.loads(trial.study_json)
+    found = {}
+    for path, default in OF_STUDY.items():
+        group, _, name = path.partition(".")
+        value = study.get(group, {}).get(name)
+        if value not in {None, default}:
+            found[path] = value
+    return found
 
 
-def _conditions(row: Row, load: Mapping[str, object]) -> dict[str, object]:
+def _conditions(row: Row, of_study: Mapping[str, object]) -> dict[str, object]:
     """Everything about a row that a comparison holds fixed, and by which rows can be restricted."""
     limit_w = None if row.power_limit_w is None else row.power_limit_w / max(1, row.num_gpus)
     return {
         **{name: getattr(row, name) for name in COLUMNS},
-        **{name: value for name, value in load.items() if value not in {0, "closed"}},  # as where nothing is said
+        **of_study,
         "power_limit_w_per_gpu": limit_w,
         f"{ENGINE_VERSION}.{row.engine}": row.engine_version,
     }

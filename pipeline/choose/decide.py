@@ -14,7 +14,7 @@ from pipeline.choose.decision import Choice, Comparison, Decision, basis
 from pipeline.choose.demand import Demand
 from pipeline.choose.explain import explain
 from pipeline.choose.finals_command import finals_command
-from pipeline.choose.fleet import Idle, Prices, fleet
+from pipeline.choose.fleet import Fleet, Idle, Prices, fleet
 from pipeline.choose.limit import limit, nearest
 from pipeline.choose.ranking import Contender, Ranking, rank
 from pipeline.config_text import label
@@ -114,9 +114,9 @@ def _within(contenders: Sequence[Contender], asked: Asked) -> list[Contender]:
     if not fit:
         least = min((of for _, of in fleets), key=lambda of: of.devices)
         raise ConfigError(
-            f"--max-devices={limit}: the demand of {least.peak_output_tokens_per_s:.4g} tokens/s takes {least.devices} "
-            f"at least, {least.replicas} replicas of {least.capacity_output_tokens_per_s:.4g} tokens/s, their measured "
-            "best under the SLO; ask for less, or give more devices"
+            f"--max-devices={limit}: the demand of {least.peak_output_tokens_per_s:,.0f} tokens/s takes "
+            f"{least.devices} at least, {least.replicas} replicas of {least.capacity_output_tokens_per_s:,.0f} "
+            "tokens/s, their measured best under the SLO; ask for less, or give more devices"
         )
     return fit
 
@@ -161,7 +161,7 @@ class _Sayer:
             output_tokens_per_s_per_user=best.mean("output_tokens_per_s_per_user"),
             latencies_s={name: best.worst(name) for name in LATENCIES},
             slo_met=_least(met),
-            fleet_output_tokens_per_joule=of.output_tokens_per_joule if of else None,
+            fleet_output_tokens_per_joule=of.min_output_tokens_per_joule if of else None,
             usd_per_million_output_tokens=of.usd_per_million_output_tokens if of else None,
             warnings=tuple(sorted({each for row in best.rows for each in self._warnings[row.row_id]})),
         )
@@ -179,7 +179,7 @@ def _criterion(slo: Slo, demand: Demand | None) -> str:
     if demand is None:
         return f"output tokens per joule at the best load under {owed}"
     return (
-        f"output tokens per joule over a day of {demand.output_tokens_per_s:.4g} tokens/s, profile={demand.profile}, "
+        f"output tokens per joule over a day of {demand.output_tokens_per_s:,.0f} tokens/s, profile={demand.profile}, "
         f"no replica above its best load under {owed}"
     )
 
@@ -214,9 +214,11 @@ def _doubts(pool: Pool, ranking: Ranking, winner: Contender, slo: Slo, say: _Say
     if len(ranking.tied) > 1:
         found.append(f"a tie of {len(ranking.tied)}: none is known to be better")
     found += [
-        f"{say.label(each.candidate.config_json)} looks as good in the search and has no fresh start"
+        f"{say.label(each.candidate.config_json)} has no fresh start, and in the search "
+        f"{100 * math.expm1(each.value - ranking.ranked[0].value):+.1f} % tokens per joule on the best that has"
         for each in ranking.nominated
     ]
+    found += _unmeasured(winner.fleet)
     if slo.bounds and _least([slo_met(row, slo) for row in winner.best.rows]) is not Met.YES:
         found.append("the SLO is met by the percentiles seen; bounds on them (95 %) do not prove it yet")
     if len({len(row.gpu_uuids) for row in pool.rows}) > 1:
@@ -226,6 +228,17 @@ def _doubts(pool: Pool, ranking: Ranking, winner: Contender, slo: Slo, say: _Say
     if first.weights != "checkpoint":
         found.append(f"weights={first.weights}: says nothing of the trained model, and is not for production")
     return found
+
+
+def _unmeasured(of: Fleet | None) -> list[str]:
+    """What of a fleet's day no load was measured for."""
+    if of is None or not of.hours_below_ladder:
+        return []
+    return [
+        f"in {of.hours_below_ladder} hours a replica serves less than at its lightest measured load: between "
+        f"{of.min_output_tokens_per_joule:.3g} and {of.output_tokens_per_joule:.3g} tok/J over the day, ranked by the "
+        "lower; measure lighter loads"
+    ]
 
 
 def _comparison(ranking: Ranking, winner: Contender, other: Contender, say: _Sayer) -> Comparison:

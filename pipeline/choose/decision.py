@@ -58,7 +58,9 @@ class Choice:
     output_tokens_per_s_per_user: float | None = column("there: 1 / median TPOT")
     latencies_s: Mapping[str, float | None] = column("there: the worst window's percentiles")
     slo_met: Met | None = column("yes, no or undecided by 95 % bounds; null where nothing is owed")
-    fleet_output_tokens_per_joule: float | None = column("over the day of the demand; null without a demand")
+    fleet_output_tokens_per_joule: float | None = column(
+        "over the day of the demand, at least (min_output_tokens_per_joule of the fleet); null without a demand"
+    )
     usd_per_million_output_tokens: float | None = column("of the fleet; null without a demand or prices")
     warnings: tuple[str, ...] = column("of its windows there")
 
@@ -112,7 +114,7 @@ class Limit:
     next_load: str | None = column("the next heavier measured load; null where there is none")
     binding: str | None = column("column of the bound that it breaks most")
     bound_s: float | None = column("that bound")
-    needed_s: float | None = column("what it would have to be")
+    needed_s: float | None = column("what it would have to be; null also where no row knows")
     tokens_per_joule_ratio: float | None = column("tokens per joule at the next load / at the best")
     tokens_per_s_ratio: float | None = column("tokens/s likewise")
     text: str = column("the same in a sentence")

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from collections.abc import Sequence
 
 from pipeline.choose.owed import CUSTOM
@@ -58,4 +59,4 @@ def _slo(slo: Slo) -> list[str]:
 
 
 def _shell(command: str, overrides: Sequence[str]) -> str:
-    return " ".join(["tpw", command, *(f'"{each}"' if set(each) & set("[]{}' ") else each for each in overrides)])
+    return shlex.join(["tpw", command, *overrides])

@@ -3,7 +3,9 @@
 All replicas run all day and share the load evenly. Their number is what the busiest hour needs with none above its best
 measured load, so no throughput is extrapolated; the power of one at partial load lies on straight lines through its
 measured loads, tokens per second against watts. Below the lightest of them the line ends at idle power, which no row
-measures: it is declared. Swings within an hour are not in it.
+measures: it is declared. Power rises steeply at light load (an H100 draws most of its limit with 8 users), so that line
+lies too low, the more so the fewer light loads were measured: contenders are ranked by the bound from above, for which
+a replica below its lightest load draws as much as there. Swings within an hour are not in it.
 """
 
 import math
@@ -91,6 +93,7 @@ class Hour:
     output_tokens_per_s: float = column("demand")
     output_tokens_per_s_per_replica: float = column("demand / replicas")
     power_w: float = column("of all replicas, within the boundary")
+    max_power_w: float = column("the same, if a replica below its lightest measured load draws as much as there")
     is_below_ladder: bool = column(
         "whether a replica runs below its lightest measured load: declared idle power counts"
     )
@@ -110,6 +113,7 @@ class Fleet:
     energy_kwh_per_day: float = column("over the day, within the boundary")
     energy_kwh_per_day_switched: float = column("the same if replicas that an hour does not need drew nothing")
     output_tokens_per_joule: float = column("over the day: tokens / joules")
+    min_output_tokens_per_joule: float = column("the same by max_power_w of the hours: what fleets are compared by")
     peak_output_tokens_per_s_per_mw: float = column("in the busiest hour, per MW within the boundary")
     output_tokens_per_s_per_provisioned_mw: float | None = column(
         "in the busiest hour, per MW of all-in utility power as conf/hardware declares it; null where it does not"
@@ -168,6 +172,7 @@ def fleet(
         energy_kwh_per_day=energy_j / J_PER_KWH,
         energy_kwh_per_day_switched=HOUR_S * math.fsum(switched) / J_PER_KWH,
         output_tokens_per_joule=tokens / energy_j,
+        min_output_tokens_per_joule=tokens / (HOUR_S * math.fsum(hour.max_power_w for hour in hours)),
         peak_output_tokens_per_s_per_mw=demand.peak_tokens_per_s / peak_w * W_PER_MW,
         output_tokens_per_s_per_provisioned_mw=None
         if provisioned_kw_per_device is None
@@ -191,7 +196,7 @@ class _Curve:
     def __init__(self, ladder: Sequence[Point], idle_w: float | None) -> None:
         """Order the measured loads by what they serve."""
         served = sorted((point.output_tokens_per_s, point.power_w) for point in ladder)
-        self._lightest = served[0][0]
+        self._lightest, self._lightest_w = served[0]
         self._is_idle_known = idle_w is not None
         known = served if idle_w is None else [(0.0, idle_w), *served]
         self._tokens_per_s, self._power_w = (np.array(values) for values in zip(*known, strict=True))
@@ -214,6 +219,11 @@ class _Curve:
             )
         return float(np.interp(tokens_per_s, self._tokens_per_s, self._power_w))
 
+    def max_power_w(self, tokens_per_s: float) -> float:
+        """The same from above: what draws less than the lightest load is not known to, but where nothing is asked."""
+        known = self.power_w(tokens_per_s)
+        return max(known, self._lightest_w) if tokens_per_s > 0 and self.is_below(tokens_per_s) else known
+
 
 def _hour(curve: _Curve, tokens_per_s: float, replicas: int) -> Hour:
     each = tokens_per_s / replicas
@@ -221,6 +231,7 @@ def _hour(curve: _Curve, tokens_per_s: float, replicas: int) -> Hour:
         output_tokens_per_s=tokens_per_s,
         output_tokens_per_s_per_replica=each,
         power_w=replicas * curve.power_w(each),
+        max_power_w=replicas * curve.max_power_w(each),
         is_below_ladder=curve.is_below(each),
     )
 

@@ -1,5 +1,6 @@
 """What keeps a config from a heavier load, what relaxing it would gain, and how near an SLO is that nothing meets."""
 
+import math
 from collections.abc import Sequence
 from operator import attrgetter
 
@@ -13,29 +14,23 @@ def limit(candidate: Candidate, best: Point, slo: Slo) -> Limit:
     """What ends the ladder at the best load."""
     heavier = next((point for point in candidate.points if point.load > best.load), None)
     if heavier is None:
-        holes = sorted((row for row in candidate.invalid if row.load > best.load), key=attrgetter("load"))
-        reasons = ", ".join(sorted({reason for row in holes for reason in row.reasons}))
-        said = f"; load {holes[0].load_text} was tried and has no valid row ({reasons})" if holes else ""
-        return Limit(
-            limited_by=LimitedBy.RANGE, next_load=None, binding=None, bound_s=None, needed_s=None,
-            tokens_per_joule_ratio=None, tokens_per_s_ratio=None,
-            text=f"load {best.rows[0].load_text} is the heaviest with a valid row: no bound is known to bind{said}",
-        )  # fmt: skip
+        return _end_of_range(candidate, best)
     gain = heavier.output_tokens_per_joule / best.output_tokens_per_joule
-    broken = {
-        column: (worst / bound, bound, worst)
-        for column, bound in slo.bounds.items()
-        if (worst := heavier.worst(column)) is not None and worst > bound
-    }
-    binding = max(broken, key=lambda column: broken[column][0], default=None)
-    _, bound_s, needed_s = (0.0, None, None) if binding is None else broken[binding]
+    bounds, worst = slo.bounds, {column: heavier.worst(column) for column in slo.bounds}
+    over = {column: math.e if value is None else value / bounds[column] for column, value in worst.items()}
+    most = max(over, key=over.__getitem__, default=None)  # unknown counts as in score.py
+    binding = most if most is not None and over[most] > 1 else None
+    bound_s, needed_s = (None, None) if binding is None else (bounds[binding], worst[binding])
+    seen = "unknown" if needed_s is None else f"{needed_s:.3g} s"
+    others = [f"{column} {over[column]:.2f} times" for column in over if over[column] > 1 and column != binding]
+    also = f"; so would have to give way: {', '.join(others)} what is owed" if others else ""
     at, change = f"at load {heavier.rows[0].load_text}, the next measured,", f"{100 * (gain - 1):+.1f} %"
     if binding is None:
         text = f"no bound binds: {at} the SLO holds and tokens per joule are {change}"
     elif gain > 1:
-        text = f"{binding} binds: owed {bound_s:.3g} s; {at} it is {needed_s:.3g} s, and tokens per joule are {change}"
+        text = f"{binding} binds: owed {bound_s:.3g} s; {at} it is {seen}, and tokens per joule are {change}{also}"
     else:
-        text = f"{at} {binding} is {needed_s:.3g} s against {bound_s:.3g} s, and relaxing it gains nothing ({change})"
+        text = f"{at} {binding} is {seen} against {bound_s:.3g} s, and relaxing it gains nothing ({change})"
     return Limit(
         limited_by=LimitedBy.SLO if binding and gain > 1 else LimitedBy.EFFICIENCY,
         next_load=heavier.rows[0].load_text,
@@ -46,6 +41,18 @@ def limit(candidate: Candidate, best: Point, slo: Slo) -> Limit:
         tokens_per_s_ratio=heavier.output_tokens_per_s / best.output_tokens_per_s,
         text=text,
     )
+
+
+def _end_of_range(candidate: Candidate, best: Point) -> Limit:
+    """Of a best load that is the heaviest with a valid row."""
+    holes = sorted((row for row in candidate.invalid if row.load > best.load), key=attrgetter("load"))
+    reasons = ", ".join(sorted({reason for row in holes for reason in row.reasons}))
+    said = f"; load {holes[0].load_text} was tried and has no valid row ({reasons})" if holes else ""
+    return Limit(
+        limited_by=LimitedBy.RANGE, next_load=None, binding=None, bound_s=None, needed_s=None,
+        tokens_per_joule_ratio=None, tokens_per_s_ratio=None,
+        text=f"load {best.rows[0].load_text} is the heaviest with a valid row: no bound is known to bind{said}",
+    )  # fmt: skip
 
 
 def nearest(found: Sequence[Candidate], ruled_out: Sequence[RuledOut], slo: Slo) -> str:

@@ -30,8 +30,9 @@ class Contender:
 
     Attributes:
         fleet: For the demand, if there is one.
-        log_values: What it is ranked by, log tokens per joule by start: at that load, or over the day of the demand.
-            A start moves the whole ladder of a config (score.py), so starts differ alike in both.
+        log_values: What it is ranked by, log tokens per joule by start: at that load, or over the day of the demand (at
+            least, see fleet.py: no config wins by loads that were not measured). A start moves the whole ladder of a
+            config (score.py), so starts differ alike in both.
     """
 
     candidate: Candidate
@@ -43,7 +44,7 @@ class Contender:
         """See above."""
         if self.fleet is None:
             return self.best.log_scores
-        shift = math.log(self.fleet.output_tokens_per_joule) - fmean(self.best.log_scores)
+        shift = math.log(self.fleet.min_output_tokens_per_joule) - fmean(self.best.log_scores)
         return tuple(value + shift for value in self.best.log_scores)
 
     @property

@@ -20,6 +20,9 @@ MAX_SHOWN = 8
 """Lines of the first table; a tie can be of dozens of configs."""
 
 
+FOLDED = frozenset({"config", "axis", "best"})
+
+
 def print_decision(decision: Decision, console: Console) -> None:
     """Print it."""
     is_wide = console.width >= NARROW_COLUMNS
@@ -38,18 +41,20 @@ def print_decision(decision: Decision, console: Console) -> None:
 
 
 def _table(title: str, left: int, *names: str) -> Table:
-    """A table whose first columns are text."""
+    """A table whose first columns are text; of a narrow one those of FOLDED give way, and no number."""
     table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
     for position, name in enumerate(names):
-        table.add_column(name, justify="left" if position < left else "right", overflow="fold")
+        is_text = position < left
+        table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=name not in FOLDED)
     return table
 
 
 def _choices(decision: Decision, *, is_wide: bool) -> Table:
     """The winner, the tie, the runner-up."""
-    more = ("tok/s/user", "TTFT p99", "TPOT p99", "W", "devices", "starts") if is_wide else ("W", "starts")
+    more = ("tok/s/user", "TTFT p99", "TPOT p99", "W", "devices", "starts") if is_wide else ("starts",)
     day = () if decision.fleet is None else ("day tok/J", *(("$/Mtok",) if decision.fleet.cost_formula else ()))
-    table = _table(_title(decision), 2, "", "config", "load", "tok/J", "±95 %", *day, "tok/s", *more)
+    more = (*(("tok/s",) if is_wide or not day else ()), *more)
+    table = _table(_title(decision), 2, "", "config", "load", "tok/J", "±95 %", *day, *more)
     roles = list(_roles(decision))
     table.caption = f"and {len(roles) - MAX_SHOWN} more" if len(roles) > MAX_SHOWN else None
     for role, choice in roles[:MAX_SHOWN]:
@@ -74,12 +79,13 @@ def _roles(decision: Decision) -> Iterator[tuple[str, Choice]]:
 
 def _figures(choice: Choice, *, is_wide: bool) -> list[str]:
     ci = "-" if choice.rel_ci95 is None else f"{100 * choice.rel_ci95:.1f} %"
-    starts = str(choice.num_starts) if choice.basis == "fresh_starts" else "screening"
+    starts = str(choice.num_starts) if choice.basis == "fresh_starts" else "screened"
     of_day = (choice.fleet_output_tokens_per_joule, choice.usd_per_million_output_tokens)
     day = [number(value) for value in of_day if value is not None]
-    first = [choice.load, number(choice.output_tokens_per_joule), ci, *day, number(choice.output_tokens_per_s)]
+    first = [choice.load, number(choice.output_tokens_per_joule), ci, *day]
+    first += [number(choice.output_tokens_per_s)] if is_wide or not day else []
     if not is_wide:
-        return [*first, number(choice.power_w), starts]
+        return [*first, starts]
     return [
         *first,
         number(choice.output_tokens_per_s_per_user),
@@ -113,7 +119,7 @@ def _lines(decision: Decision) -> Iterator[str]:
     yield f"{said}, by {decision.criterion}: {config_text(canonical_json(winner.config))}"
     is_tie = len(decision.tie_set) > 1
     yield f"  of a tie of {len(decision.tie_set)}, this one: {decision.why}" if is_tie else f"  {decision.why}"
-    yield (f"  differences from {100 * decision.detectable:.1f} % on show ({decision.detectable_basis})")
+    yield f"  differences from {100 * decision.detectable:.1f} % on show ({decision.detectable_basis})"
     if decision.runner_up is not None:
         yield f"runner-up: {_compared(decision.runner_up)}"
     if pick.is_same:
@@ -175,7 +181,8 @@ def _fleet_lines(decision: Decision, fleet: Fleet) -> Iterator[str]:
     if fleet.hours_below_ladder:
         yield (
             f"  in {fleet.hours_below_ladder} hours a replica serves less than at its lightest measured load; the line "
-            f"ends at {number(fleet.idle_power_w_per_device)} W per device ({fleet.idle_source})"
+            f"ends at {number(fleet.idle_power_w_per_device)} W per device ({fleet.idle_source}), and lies too low: "
+            f"{number(fleet.min_output_tokens_per_joule)} tok/J at least, by which configs are ranked"
         )
     yield f"  cost: {fleet.cost_formula} per million" if fleet.cost_formula else "  cost: no price declared"
     if decision.at_saturation is None:
@@ -185,8 +192,11 @@ def _fleet_lines(decision: Decision, fleet: Fleet) -> Iterator[str]:
 
 
 def _axes(found: Explanation) -> Table:
-    title = f"what mattered, over {found.num_configs} configs (R^2 of configs not shown: {number(found.forest_r2)})"
-    table = _table(title, 1, "axis", "importance", "best", "configs", "tok/J on its other values", "95 %")
+    title = (
+        f"what mattered, over {found.num_configs} configs (R^2 of configs not shown: {number(found.forest_r2)}); tok/J "
+        "of the best value on the mean of the others"
+    )
+    table = _table(title, 1, "axis", "importance", "best", "configs", "tok/J", "95 %")
     for axis in found.axes:
         effect = "-" if axis.ratio is None else _percent(axis.ratio)
         interval = "-" if axis.low is None or axis.high is None else f"{_percent(axis.low)} to {_percent(axis.high)}"

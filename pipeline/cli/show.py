@@ -14,6 +14,7 @@ from pipeline.cli.table import failures, result_tables
 from pipeline.cli.terminal import terminal
 from pipeline.compose import nearest
 from pipeline.errors import ConfigError
+from pipeline.held import VERIFY
 from pipeline.recipe_gain import recipe_gains
 from pipeline.record import Trial
 from pipeline.store import Store
@@ -37,7 +38,7 @@ def show(
 
 
 def chosen_study(store: Store, study: str | None) -> str:
-    """The id of a stored study; of the latest if none is asked for.
+    """The id of a stored study; of the latest if none is asked for, bundles that were started again left out.
 
     Raises:
         ConfigError: If there is no such study.
@@ -49,7 +50,8 @@ def chosen_study(store: Store, study: str | None) -> str:
         )
     if study is not None and study not in studies:
         raise ConfigError(f"study {study!r}: unknown{nearest(study, studies)}; there are: {', '.join(studies)}")
-    return study or max(studies, key=lambda name: store.study_dir(name).stat().st_mtime)
+    own = [name for name in studies if not name.startswith(VERIFY)]
+    return study or max(own or studies, key=lambda name: store.study_dir(name).stat().st_mtime)
 
 
 def print_results(console: Console, study: Study, store: Store) -> None:

@@ -79,9 +79,14 @@ def start_script(
         first: Commands that come before all others.
     """
     asked = [name for name in wanted if values.get(name) is None]
+    commands = _filling(rendered.files, start_commands(rendered), asked)
+    return script("\n".join([*first, commands]), comments, values, wanted)
+
+
+def start_commands(rendered: Rendered) -> str:
+    """What that script ends with; several servers, or machines, take more than a command line."""
     command = " ".join(["exec env", *assignments(rendered.env), words(rendered.argv)])
-    commands = rendered.files.get(SCRIPT, command)  # several servers, or machines, take more than a command line
-    return script("\n".join([*first, _filling(rendered.files, commands, asked)]), comments, values, wanted)
+    return rendered.files.get(SCRIPT, command).rstrip("\n")
 
 
 def _filling(files: Mapping[str, str], commands: str, asked: Sequence[str]) -> str:

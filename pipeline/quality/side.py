@@ -100,7 +100,7 @@ def find_side(role: str, name: str, study: Callable[[], Study], store: Store) ->
             f"server, a YAML file of a config, a folder of engines/production, or a trial's id, of {store.results_dir}"
         )
     (trial,) = trials
-    config = _config(trial.engine, json.loads(trial.config_json))
+    config = EngineConfig.from_axes(trial.engine, json.loads(trial.config_json))
     return _of_config(role, name, study_of(trial), config, trial.rendered_hash)
 
 
@@ -163,17 +163,11 @@ def _of_bundle(role: str, name: str, folder: Path) -> Side:
     try:
         facts = json.loads((folder / DECISION).read_text(encoding="utf-8"))["bundle"]
         study = TypeAdapter(Study).validate_json(json.dumps(facts["study"]))
-        config = _config(study.engine.name, facts["config"])
+        config = EngineConfig.from_axes(study.engine.name, facts["config"])
         rendered_hash = str(facts["rendered_hash"])
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise ConfigError(f"{role}={name}: is no bundle that this version can read ({error!r})") from error
     return _of_config(role, name, study, config, rendered_hash)
-
-
-def _config(engine: str, requested: dict[str, Any]) -> EngineConfig:
-    return EngineConfig.from_axes(
-        engine, {key: tuple(value) if isinstance(value, list) else value for key, value in requested.items()}
-    )
 
 
 def shared_facts(candidate: Side, reference: Side) -> dict[str, str | None]:

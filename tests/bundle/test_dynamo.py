@@ -8,10 +8,15 @@ import pytest
 import yaml
 
 from pipeline.bundle import dynamo, write_bundle
+from pipeline.bundle.split import read_split
+from pipeline.bundle.verify import verify_bundle
 from pipeline.disaggregation import Deployment
+from pipeline.engine.catalog import find_engine
 from pipeline.engine.trtllm.disaggregated import render_deployment
 from pipeline.engine_config import EngineConfig, Precision
 from pipeline.errors import ConfigError
+from pipeline.rendering import of_deployment, write
+from pipeline.store import Store
 from pipeline.study import Study
 from tests.builders import make_row, make_trial
 from tests.bundle.recorded import DECISION
@@ -31,7 +36,7 @@ def measured_server(asked: Study, deployment: Deployment) -> dict[str, Any]:
         "trial_id": "t", "engine": "attached", "config_hash": declared.config_hash,
         "config_json": json.dumps(requested), "rendered_hash": declared.config_hash,
     }  # fmt: skip
-    row = make_row(**shared, num_gpus=deployment.num_gpus)
+    row = make_row(**shared, num_gpus=deployment.num_gpus, workload=asked.workload.name)
     return {"study": asked, "trial": make_trial(**shared), "rows": [row], "decision": DECISION}
 
 
@@ -56,6 +61,28 @@ def test_a_split_deployment_has_a_worker_for_each_half(tmp_path: Path) -> None:
     assert "No `compose.yaml`: its orchestrator listens on 127.0.0.1" in page
     assert "That of the measured start was not kept: each launch tunes anew" in page
     assert_is_bash(folder / "run.sh")
+
+
+def test_a_rendered_folder_tells_what_was_started(tmp_path: Path) -> None:
+    asked = study()
+    folder = write(of_deployment(only(asked), asked, find_engine(asked)), tmp_path)
+    found, deployment = read_split(folder)
+    assert (found, deployment) == (asked, only(asked))
+    given = measured_server(asked, only(asked)) | {"study": found, "deployment": deployment}
+    bundle = write_bundle(tmp_path / "split", **given)
+    assert (bundle / "dynamo.yaml").is_file()
+    assert verify_bundle(bundle, Store(tmp_path)).differences == ()
+    (folder / "meta.json").write_text("{}")
+    for wrong in (folder, tmp_path / "none"):
+        with pytest.raises(ConfigError, match=r"--rendered=.*is no split deployment that tpw render"):
+            read_split(wrong)
+
+
+def test_a_deployment_that_was_measured_under_another_workload_is_refused(tmp_path: Path) -> None:
+    asked = study()
+    given = measured_server(asked, only(asked)) | {"study": study("workload=rag_8k_1k")}
+    with pytest.raises(ConfigError, match="workload=chat_1k_1k, and what runs was rendered for rag_8k_1k"):
+        write_bundle(tmp_path / "b", **given, deployment=only(asked))
 
 
 def test_a_deployment_that_others_reach_has_a_container(tmp_path: Path) -> None:

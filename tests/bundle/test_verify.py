@@ -62,6 +62,12 @@ def edit_row(folder: Path) -> None:
     (folder / "decision.json").write_text(json.dumps(decision))
 
 
+def edit_headline(folder: Path) -> None:
+    decision = json.loads((folder / "decision.json").read_text())
+    decision["bundle"]["headline"]["output_tokens_per_joule"] = 99.0
+    (folder / "decision.json").write_text(json.dumps(decision))
+
+
 def edit_rendered(folder: Path) -> None:
     path = folder / "rendered.json"
     path.write_text(path.read_text().replace("8192", "4096"))
@@ -76,7 +82,9 @@ def edit_manifest(folder: Path) -> None:
     ("edit", "says"),
     [
         (lambda folder: (folder / "run.sh").write_text("exec true"), "run.sh: SHA-256 is"),
+        (lambda folder: (folder / "run.sh").write_text("exec true"), "run.sh: does not start the command line"),
         (lambda folder: (folder / "run.sh").unlink(), "run.sh: is missing"),
+        (edit_headline, "headline: output_tokens_per_joule is 99.0 in decision.json, the rows give"),
         (lambda folder: (folder / "own.sh").write_text(""), "own.sh: is no part of the bundle"),
         (edit_rendered, "rendered.json: hashes to"),
         (edit_row, "output_tokens_per_joule is 99.0 in decision.json"),
@@ -106,6 +114,8 @@ def test_what_is_no_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
     tpw("verify", tmp_path / "empty").assert_refused(2, "is no decision of a bundle", "engines/production")
     tpw("verify", "--live").assert_refused(2, "--live: starts a production bundle")
     tpw("verify", bundle, "h200").assert_refused(2, "not both at once")
+    (tmp_path / "empty" / "decision.json").write_text('{"bundle": {"schema_version": 1}}')
+    tpw("verify", tmp_path / "empty").assert_refused(2, "is no decision of a bundle (KeyError('name'))")
     edit_decision(schema_version=99)(bundle)
     tpw("verify", bundle).assert_refused(2, "bundle of version 99", "update it")
     shutil.copytree(bundle, tmp_path / "c")

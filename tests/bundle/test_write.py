@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from pipeline.bundle import write_bundle
 from pipeline.bundle.kubernetes import MAX_CONFIG_MAP_BYTES
 from pipeline.engine.protocol import Rendered
 from pipeline.errors import ConfigError
-from pipeline.quality.record import Finding, QualityResult
+from pipeline.quality.record import Finding, QualityResult, Verdict
 from pipeline.vocabulary import Evidence
-from tests.builders import INVALID
+from tests.builders import INVALID, make_slo
 from tests.bundle.recorded import DECISION, STUDIES, engine_folder, made_up, recorded, trtllm_study
 from tests.engine.trtllm.hand_run import assert_is_bash
 
@@ -56,6 +57,41 @@ def test_a_bundle_says_what_it_is(tmp_path: Path) -> None:
     assert "--served-model-name qwen3-32b" in (folder / "run.sh").read_text()
     done = subprocess.run(CHECK_SUMS, cwd=folder, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_says_every_bound_every_doubt_and_where_it_lies(tmp_path: Path) -> None:
+    decision = DECISION | {
+        "criterion": "the best load", "winner": {"output_tokens_per_joule": 1.5}, "is_firm": False,
+        "doubts": ["screening only: nobody started it again"],
+    }  # fmt: skip
+    slo = make_slo(ttft_p50_s=2.0, e2e_p99_s=100.0)
+    folder = tmp_path / "in a folder"
+    write_bundle(folder, **recorded() | {"decision": decision}, slo=slo, allow_random_weights=True)
+    page = (folder / "README.md").read_text()
+    assert "SLO test: e2e_p99_s=100, ttft_p50_s=2;" in page
+    assert "**Chosen for now**, not firmly, by the best load: 1.5 tok/J at its best load, " in page
+    assert "loads; mind:\n\n- screening only: nobody started it again\n" in page
+    assert f"tpw verify '{folder}' --live" in page
+
+
+@pytest.mark.parametrize(("name", "is_refused"), [("HF_TOKEN", True), ("TOKENIZERS_PARALLELISM", False)])
+def test_no_secret_is_shipped(tmp_path: Path, name: str, is_refused: bool) -> None:
+    asked = trtllm_study(tmp_path, f"engine.env.{name}=x")
+    given = made_up(asked)
+    engine_folder(asked)
+    with pytest.raises(ConfigError, match="HF_TOKEN: is named like a secret") if is_refused else nullcontext():
+        write_bundle(tmp_path / "b", **given)
+    assert (tmp_path / "b").exists() != is_refused
+
+
+def test_an_interpreter_is_found_from_anywhere(tmp_path: Path) -> None:
+    given = recorded()
+    for python, said in (("venv/bin/python", f"{Path.cwd()}/venv/bin/python"), ("python3.12", "python3.12")):
+        given["study"] = dataclasses.replace(
+            given["study"], engine=dataclasses.replace(given["study"].engine, python=python)
+        )
+        folder = write_bundle(tmp_path / "b", **given, allow_random_weights=True)
+        assert f"PYTHON=${{PYTHON:-{said}}}" in (folder / "run.sh").read_text()
 
 
 def test_a_bundle_is_written_the_same_again_and_only_over_itself(tmp_path: Path) -> None:
@@ -202,15 +238,20 @@ def test_a_quality_check_of_these_bytes_is_shown_and_one_of_others_refused(tmp_p
         metric="greedy_token_agreement", value=0.99, low=0.98, high=0.995, threshold=0.95, candidate="x",
         reference="bf16",
         candidate_rendered_hash=given["trial"].rendered_hash, candidate_engine="vllm 0.24.0", notes=("as said",),
+        model="qwen3-32b", weights="random", verdict=Verdict.FAIL,
     )  # fmt: skip
     result = QualityResult(findings=(finding,))
     folder = write_bundle(tmp_path / "b", **given, quality=result, allow_random_weights=True)
     page = (folder / "README.md").read_text()
-    assert "| data_free | greedy_token_agreement | 0.99 | 0.98 to 0.995 | 0.95 | - |" in page
+    assert "| data_free | greedy_token_agreement | 0.99 | 0.98 to 0.995 | 0.95 | fail |" in page
+    assert "**fail**: check q1" in page
     assert "- as said" in page
     assert "No quality check" not in page
     other = QualityResult(findings=(dataclasses.replace(finding, candidate_rendered_hash="other"),))
     with pytest.raises(ConfigError, match="quality=q1: was made of rendered_hash=other"):
+        write_bundle(tmp_path / "b", **given, quality=other, allow_random_weights=True)
+    other = QualityResult(findings=(dataclasses.replace(finding, weights="checkpoint"),))
+    with pytest.raises(ConfigError, match="quality=q1: was made of weights=checkpoint, this is random"):
         write_bundle(tmp_path / "b", **given, quality=other, allow_random_weights=True)
     other = QualityResult(findings=(dataclasses.replace(finding, candidate_engine="vllm 0.25.0"),))
     with pytest.raises(ConfigError, match=r"quality=q1: was made of engine=vllm 0.25.0, this is vllm 0.24.0"):

@@ -52,6 +52,14 @@ def test_a_workload_that_differs_in_what_no_column_says_is_another(tmp_path: Pat
         pool(store)
 
 
+@pytest.mark.parametrize(("key", "value"), [("power_cap_w", 500.0), ("sm_clock_share", 0.8), ("declared_idle_w", 5.0)])
+def test_watts_that_were_declared_or_modelled_otherwise_are_others(tmp_path: Path, key: str, value: float) -> None:
+    changed: dict[str, Any] = {key: value}
+    store = stored(tmp_path, {}, {}, hardware=dataclasses.replace(STUDY.hardware, **changed))
+    with pytest.raises(ConfigError, match=rf"rows differ in hardware\.{key}.*{value} \(study study1\)"):
+        pool(store)
+
+
 def test_plans_engines_and_nested_sets_of_cards_may_differ(tmp_path: Path) -> None:
     both = ("GPU-a", "GPU-b")
     store = stored(

@@ -49,7 +49,8 @@ def test_a_nominee_without_fresh_starts_keeps_the_choice_open() -> None:
     pools.start(FOUR, steady(1.2), by="residual")
     found = decided(pools)
     assert (found.winner.config_hash, found.is_firm) == (ONE.config_hash, False)
-    assert found.doubts == ("tp=4 looks as good in the search and has no fresh start",)
+    (doubt,) = found.doubts
+    assert doubt == "tp=4 has no fresh start, and in the search +19.4 % tokens per joule on the best that has"
 
 
 def test_random_weights_and_weak_evidence_are_doubts() -> None:
@@ -68,6 +69,17 @@ def test_what_binds_and_what_relaxing_it_would_gain() -> None:
         "ttft_p99_s binds: owed 0.01 s; at load 64, the next measured, it is 0.064 s, and tokens per joule are +100.0 %"
     )
     assert decided(pools).limit.limited_by is LimitedBy.RANGE
+    both = decided(pools, make_slo(ttft_p99_s=0.01, tpot_p50_s=0.032)).limit
+    assert both.text.endswith("+100.0 %; so would have to give way: tpot_p50_s 2.00 times what is owed")
+
+
+def test_a_bound_that_no_heavier_row_knows_is_not_said_to_hold() -> None:
+    pools = Pools()
+    pools.start(ONE, {8: (1.0, 100.0), 64: (2.0, 200.0)})
+    pools.rows[-1] = dataclasses.replace(pools.rows[-1], ttft_p99_s=None)
+    limit = decided(pools, make_slo(ttft_p99_s=0.01)).limit
+    assert (limit.limited_by, limit.binding, limit.needed_s) == (LimitedBy.SLO, "ttft_p99_s", None)
+    assert "the next measured, it is unknown, and" in limit.text
 
 
 def test_a_ladder_that_peaks_is_limited_by_efficiency() -> None:
@@ -135,8 +147,25 @@ def test_a_day_of_partial_load_can_choose_another_config_than_the_best_load() ->
     assert quiet.fleet is not None
     assert quiet.winner.fleet_output_tokens_per_joule == quiet.fleet.output_tokens_per_joule
     much = Asked(demand=Demand(output_tokens_per_s=5000.0, factors=(1.0,) * HOURS, profile="flat"), max_devices=1)
-    with pytest.raises(ConfigError, match=r"--max-devices=1: the demand of 5000 tokens/s takes 5 at least"):
+    with pytest.raises(ConfigError, match=r"--max-devices=1: the demand of 5,000 tokens/s takes 5 at least"):
         decided(pools, asked=much)
+
+
+def test_no_config_wins_a_day_by_the_light_loads_that_were_not_measured() -> None:
+    pools = Pools()
+    for _ in range(2):
+        pools.start(ONE, {8: (1.0, 400.0), 64: (2.0, 1000.0)})  # 400 W and 500 W
+        pools.start(TWO, {64: (2.02, 1000.0)})  # the line from idle to 495 W would give 109 W at the quiet hours
+    quiet = Demand(output_tokens_per_s=1000.0, factors=(1.0, *(0.4,) * (HOURS - 1)), profile="test")
+    asked = Asked(demand=quiet, idle=Idle(power_w=10.0, source="test"))
+    found = decided(pools, asked=asked)
+    assert (found.winner.label, found.tie_set[-1].label) == ("tp=1", "tp=1")
+    assert found.runner_up is not None
+    assert found.runner_up.ratio > 1
+    coarse = Pools()
+    coarse.start(TWO, {64: (2.02, 1000.0)})
+    doubt = decided(coarse, asked=asked).doubts[-1]
+    assert doubt.startswith("in 23 hours a replica serves less than at its lightest measured load: between 0.8")
 
 
 def test_one_config_alone_is_the_best_of_nothing() -> None:

@@ -43,6 +43,7 @@ def test_power_lies_on_lines_through_the_measured_loads(tokens_per_s: float, rep
     assert found.peak_output_tokens_per_s_per_mw == pytest.approx(1e6 * tokens_per_s / power_w)
     assert found.output_tokens_per_s_per_provisioned_mw == pytest.approx(tokens_per_s / (replicas * 1.5) * 1e3)
     assert found.hours_below_ladder == (24 if tokens_per_s < 100 else 0)
+    assert found.min_output_tokens_per_joule == pytest.approx(tokens_per_s / (100 if tokens_per_s < 100 else power_w))
 
 
 @given(st.floats(1, 1e5), st.lists(st.floats(0, 1), min_size=HOURS, max_size=HOURS).filter(lambda f: max(f) > 0.01))
@@ -60,6 +61,7 @@ def test_replicas_that_are_off_draw_nothing() -> None:
     found = served(2400, (1.0,) * 12 + (0.0,) * 12)
     assert found.energy_kwh_per_day == pytest.approx((600 * 12 + 2 * 40 * 12) / 1000)
     assert found.energy_kwh_per_day_switched == pytest.approx(600 * 12 / 1000)
+    assert found.min_output_tokens_per_joule == found.output_tokens_per_joule  # idle is known where nothing is asked
 
 
 def test_without_idle_power_nothing_is_told_below_the_lightest_load() -> None:

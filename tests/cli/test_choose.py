@@ -53,7 +53,12 @@ def test_json_is_the_decision_and_nothing_else() -> None:
         ([SWEEP, "--tokens-per-s", "9e5", "--max-devices", "8"], ["--max-devices=8", "ask for less"]),
         ([SWEEP, "--tokens-per-s", "9", "--profile", "no.csv"], ["--profile=no.csv: cannot be read"]),
         ([SWEEP, "--percentile", "p95"], ["p95"]),
+        ([SWEEP, "--rendered", "x"], ["--rendered=x: of which bundle?"]),
         ([SWEEP, "--where", "weights"], ["write KEY=VALUE"]),
+        (
+            [SWEEP, "--max-devices", "8", "--usd-per-device-h", "2"],
+            ["--max-devices, --usd-per-device-h: of which demand?"],
+        ),
         ([SWEEP, "--out", "never"], ["weights=random", "--allow-random-weights"]),
     ],
 )
@@ -74,7 +79,11 @@ def test_what_was_chosen_becomes_a_bundle_that_verifies_and_needs_its_traces(tmp
     assert written == decision
     checked = tpw("verify", out, "--results", results)
     assert (checked.status, decision["winner"]["rendered_hash"] in checked.out) == (0, True)
-    assert tpw(*args, "--out", out).status == 0  # the same start again
+    again = tpw(*args[:3], *args[4:], "--out", out)  # the same start again, for a person
+    assert (again.status, again.out.splitlines()[-1]) == (
+        0, f"written: {out}; whether its answers hold was not checked: tpw quality candidate={out} reference=",
+    )  # fmt: skip
+    assert "screening only" in (out / "README.md").read_text()
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes").touch()
     tpw(*args, "--out", tmp_path / "taken").assert_refused(2, "exists and is no bundle")
