@@ -73,7 +73,7 @@ class Ranking:
     """Contenders that may be compared, the best mean first.
 
     Attributes:
-        ranked: Those with fresh starts, where there are any; else all.
+        ranked: Those with fresh starts, where these compare several or the best; else all.
         nominated: Those without fresh starts that look as good as the best with them.
         beaten: The rest: without fresh starts, and below that even so.
         tied: Of `ranked`, those of which none is known to be better.
@@ -161,9 +161,15 @@ def _keys(contender: Contender) -> float:
 
 
 def rank(contenders: Sequence[Contender]) -> Ranking:
-    """Rank contenders, of which there is one at least; where some have fresh starts the others only nominate."""
+    """Rank contenders, of which there is one at least.
+
+    Where some have fresh starts the others only nominate; but where only one was started afresh, say as an anchor, and
+    another looks better by more than single starts differ, there were no finals, and all are one screening.
+    """
     ordered = sorted(contenders, key=attrgetter("value"), reverse=True)
     fresh = [each for each in ordered if each.candidate.is_fresh]
+    if len(fresh) == 1 and fresh[0].value < ordered[0].value - SINGLE_LOG:
+        fresh = []
     ranked = fresh or ordered
     values = {each.key: each.log_values for each in ranked}
     may_be_best = {each.name for each in compare(values) if each.may_be_best} if fresh else set[str]()

@@ -13,8 +13,8 @@ from pipeline.cli.table import number, seconds
 from pipeline.config_text import config_text
 from pipeline.engine_config import canonical_json
 
-NARROW_COLUMNS = 110
-"""A terminal below this width has no room for the columns that a wide one adds."""
+WIDE_COLUMNS, DAY_COLUMNS = 132, 24
+"""A terminal below this width has no room for the columns that a wide one adds; those of a demand take more."""
 
 MAX_SHOWN = 8
 """Lines of the first table; a tie can be of dozens of configs."""
@@ -25,7 +25,7 @@ FOLDED = frozenset({"config", "axis", "best"})
 
 def print_decision(decision: Decision, console: Console) -> None:
     """Print it."""
-    is_wide = console.width >= NARROW_COLUMNS
+    is_wide = console.width >= WIDE_COLUMNS + (0 if decision.fleet is None else DAY_COLUMNS)
     console.print()
     console.print(_choices(decision, is_wide=is_wide))
     for line in _lines(decision):

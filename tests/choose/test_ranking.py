@@ -53,6 +53,13 @@ def test_a_screening_only_nominates_beside_fresh_starts() -> None:
     assert (tps(found.beaten), found.is_firm) == ([8], False)
 
 
+def test_an_anchors_fresh_starts_are_no_finals_where_another_looks_better() -> None:
+    pools = Pools().starts(config(1), (1.0, 1.01))
+    pools.start(config(2), steady(1.5), by="residual")
+    found = ranking(pools)
+    assert (tps(found.ranked), tps(found.tied), found.is_firm) == ([2, 1], [2], False)
+
+
 def test_fresh_starts_of_one_config_are_firm_where_screenings_are_below() -> None:
     pools = Pools().starts(config(1), (1.0, 1.01))
     assert ranking(pools).is_alone
