@@ -71,7 +71,8 @@ def test_points_of_inferencex_are_those_that_were_imported(
         printed(store, "inferencex", Asked(), capsys)
     power = DATA / "inferencex_agg_power.json"
     halved = {name: json.loads(power.read_text())[name] / 2 for name in (
-        "avg_total_gpu_power_w", "total_gpu_energy_j", "joules_per_output_token", "joules_per_input_token",
+        "avg_power_w", "avg_total_gpu_power_w", "total_gpu_energy_j", "joules_per_output_token",
+        "joules_per_input_token",
     )}  # fmt: skip
     slower = halved | {"conc": 16, "median_tpot": 0.01, "median_intvty": 100.0}
     assert tpw("import", power, changed(power, tmp_path, slower)).status == 0
