@@ -69,6 +69,8 @@ def test_json_is_what_was_found_and_nothing_else(years: Path) -> None:
         (["--where", "plan"], ["write KEY=VALUE"]),
         (["--slo", "fast"], ["slo=fast: unknown"]),
         (["h300-*"], ["h300-*"]),
+        (["--boundary", "facility"], ["--boundary", "add --against"]),
+        (["--allow-random-weights"], ["--allow-random-weights", "add --against"]),
         (["h100-llama-3.1-8b"], ["one release only (vllm 0.24.0, driver 580.159.04)"]),
         (
             [
