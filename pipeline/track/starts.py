@@ -76,8 +76,8 @@ class Start:
 
     @property
     def cards(self) -> tuple[str, ...]:
-        """Devices it ran on; of a CPU, and where they are not known, the machine."""
-        return self.row.gpu_uuids or (self.row.host_id or "unknown",)
+        """Devices it ran on; of a CPU the machine. Unknown ones (of imported rows) are no other release's."""
+        return self.row.gpu_uuids or (self.row.host_id or f"unknown, of {self.row.study_id} on {self.release}",)
 
     def meets(self, slo: Slo) -> bool:
         """Whether every window does."""
