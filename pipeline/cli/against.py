@@ -66,7 +66,15 @@ def against(
     placed, refused = side_by_side(ours, points, asked)
     if as_json:
         print(json.dumps(_json(points, placed, refused), indent=1))
-        return
+    else:
+        _print(console, points, placed, refused)
+    if not placed:
+        raise ConfigError(
+            f"against {tool}: none of {len(refused)} rows has a public counterpart, for the reasons above"
+        )
+
+
+def _print(console: Console, points: Public, placed: Sequence[Placed], refused: Sequence[Refused]) -> None:
     for table in _tables(placed, points):
         console.print(table)
     counts = Counter(each.reason for each in refused)
@@ -74,10 +82,6 @@ def against(
         first = next(each.row.row_id for each in refused if each.reason == reason)
         more = f" and {count - 1} more" if count > 1 else ""
         console.print(f"refused, row {first}{more}: {reason}", soft_wrap=True, highlight=False, markup=False)
-    if not placed:
-        raise ConfigError(
-            f"against {tool}: none of {len(refused)} rows has a public counterpart, for the reasons above"
-        )
 
 
 def _tables(placed: Sequence[Placed], points: Public) -> list[Table]:

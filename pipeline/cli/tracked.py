@@ -66,7 +66,7 @@ def _attribution(found: AttributionFound) -> Iterator[str]:
     parts = " x ".join(
         f"{each.factor} {'not measured' if each.gain is None else number(each.gain.ratio, 4)}" for each in found.factors
     )
-    yield f"  {number(found.total.ratio, 4)} = {parts}, changed in this order"
+    yield f"  {number(found.total.ratio, 4)} = {parts}, changed in this order; plain means over starts"
     for factor in found.factors:
         yield f"    {factor.factor}: {ratio_text(factor.gain)}"
     for pair in found.interactions:

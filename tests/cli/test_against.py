@@ -59,6 +59,9 @@ def test_the_recorded_rows_say_what_they_are(capsys: pytest.CaptureFixture[str])
     with pytest.raises(ConfigError, match="none of 8 rows has a public counterpart"):
         against(Console(), store, "mlenergy", ["h100-repeat-llama-3.1-8b-dcc91ecf"], Asked())
     assert "weights=random, theirs are trained: --allow-random-weights" in capsys.readouterr().out.replace("\n", " ")
+    with pytest.raises(ConfigError, match="none of 8 rows has a public counterpart"):
+        against(Console(), store, "mlenergy", ["h100-repeat-llama-3.1-8b-dcc91ecf"], Asked(), as_json=True)
+    assert len(json.loads(capsys.readouterr().out)["refused"]) == 8
 
 
 def test_points_of_inferencex_are_those_that_were_imported(

@@ -22,7 +22,8 @@ def test_recorded_rows_of_two_cards_are_compared_with_the_interval_that_cards_ne
     assert (said.status, said.err) == (0, "")
     for part in (
         "evidence=measured, boundary=gpu, weights=random", "before: gpu_uuids=GPU-3a4bf3", "frozen config, mean",
-        "across cards) tokens/J", "3 sets of cards, 2 df: SD 2.9 %", "mind: the sides ran on different cards, or unknown ones",
+        "across cards) tokens/J", "3 sets of cards, 2 df: SD 2.9 %",
+        "mind: the sides ran on different cards, or unknown ones",
         "mind: weights=random", "slo=none", "have one side only and are not shown",
     ):  # fmt: skip
         assert part in said.out, part
