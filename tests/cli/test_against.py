@@ -1,5 +1,6 @@
 """Our rows beside ML.ENERGY's as they come along, and beside imported points of InferenceX."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,11 @@ def a_row(**columns: Any) -> Row:
 
 def test_a_row_stands_beside_the_leaderboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path)
-    store.append(a_row())
+    row = a_row()
+    store.append(row)
+    store.append(dataclasses.replace(row, study_id="copied"))
     said = json.loads(printed(store, "mlenergy", Asked(), capsys, as_json=True))
+    assert all(len(each["row_ids"]) == 1 for each in said["placed"])
     by_gpus = {each["public_series"].split(" x ")[0]: each for each in said["placed"]}
     alone = by_gpus["1"]
     # Between batch 32 (1744.9 tok/s at 655.9 W, ITL 17.962 ms) and batch 16 (1191.4 tok/s at 609.9 W, 13.226 ms).
