@@ -214,8 +214,8 @@ def _left_out(found: Tracking) -> Iterator[str]:
     """Rows and cases that were not compared."""
     if found.num_copies:
         yield f"{found.num_copies} rows were there twice, and count once"
-    for row_id, why in list(found.rejected.items())[:MAX_SHOWN]:
-        yield f"left out: row {row_id}: {why}"
+    for record_id, why in list(found.rejected.items())[:MAX_SHOWN]:
+        yield f"left out: {record_id}: {why}"
     if len(found.rejected) > MAX_SHOWN:
         yield f"  and {len(found.rejected) - MAX_SHOWN} more rows were left out"
     for unlike in found.unlike[:MAX_SHOWN]:

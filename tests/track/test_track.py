@@ -98,6 +98,15 @@ def test_a_config_that_no_longer_starts_is_a_regression_of_its_own(tmp_path: Pat
     assert (unsure.broken, unsure.is_regressed) == ((), False)
 
 
+@pytest.mark.parametrize("started_utc", ["2999-01-01T00:00:00+00:00", "yesterday"])
+def test_a_failed_start_of_no_possible_time_is_not_the_last_one(tmp_path: Path, started_utc: str) -> None:
+    built = Builder().start("1.0", {8: 1.0})
+    built.start("1.1", {}, trial={"status": "start_failed", "started_utc": started_utc}).start("1.2", {8: 1.0})
+    found = tracked(built, tmp_path)
+    assert (found.broken, found.is_regressed) == ((), False)
+    assert [why.startswith("a failed start: ") for why in found.rejected.values()] == [True]
+
+
 def test_a_release_on_which_nothing_starts_is_a_regression_with_nothing_to_compare(tmp_path: Path) -> None:
     built = Builder().start("1.0", {8: 1.0})
     built.start("1.1", {}, trial={"status": "start_failed", "reasons": ("CUDA error",)})
