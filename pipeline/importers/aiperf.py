@@ -24,8 +24,8 @@ UNITS_J = {"J": 1.0, "joules": 1.0, "kJ": 1e3, "MJ": 1e6}
 COUNTS = {"tokens": 1.0, "requests": 1.0, "count": 1.0, "": 1.0}
 RATES = {"tokens/sec": 1.0, "tokens/s": 1.0, "requests/sec": 1.0, "requests/s": 1.0}
 
-VENDORS = ("nvidia", "amd")
-"""Whose boards' energy it may have, under tags of their own."""
+VENDORS = ("nvidia_", "amd_", "")
+"""Whose boards' energy it may have, under tags of their own; the first versions that had it named no vendor."""
 
 LATENCIES = {"ttft": "time_to_first_token", "tpot": "inter_token_latency", "e2e": "request_latency"}
 
@@ -71,8 +71,8 @@ def read(file: ForeignFile) -> Read:
            output_tokens / duration_s, _value(run, "output_token_throughput", "avg", RATES), within=0.5)  # fmt: skip
     phase, load_note = _phase(run)
     gpu_name, num_gpus = _gpus(run)
-    vendor = next((name for name in VENDORS if run.value(f"{name}_total_gpu_energy") is not None), VENDORS[0])
-    energy_j = _value(run, f"{vendor}_total_gpu_energy", "avg", UNITS_J)
+    vendor = next((name for name in VENDORS if run.value(f"{name}total_gpu_energy") is not None), VENDORS[0])
+    energy_j = _value(run, f"{vendor}total_gpu_energy", "avg", UNITS_J)
     latencies_s, unmapped = _latencies_s(run)
     started, clock = _started(run, file)
     one = Reported(
@@ -100,7 +100,7 @@ def read(file: ForeignFile) -> Read:
         input_tokens_per_s=input_tokens / duration_s if input_tokens else None,
         latencies_s=latencies_s,
         gpu_energy_j=energy_j if energy_j and energy_j > 0 else None,
-        output_tokens_per_joule=run.number(f"{vendor}_output_tokens_per_joule", "avg"),
+        output_tokens_per_joule=run.number(f"{vendor}output_tokens_per_joule", "avg"),
         notes=(clock, "ITL: theirs is between chunks, whatever these hold", *load_note, *unmapped),
     )
     return Read((one,))

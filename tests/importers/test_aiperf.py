@@ -78,8 +78,9 @@ def test_energy_is_of_every_gpu_that_its_collectors_see(tmp_path: Path) -> None:
     assert (found.gpu_name, found.num_gpus_metered) == ("NVIDIA H100 80GB HBM3", 2)
     in_mj = run(changed(JSON, tmp_path, change | {"nvidia_total_gpu_energy": {"unit": "MJ", "avg": 0.00512}}))
     assert in_mj.gpu_energy_j == pytest.approx(5120.0)
-    of_amd = {key.replace("nvidia", "amd"): value for key, value in change.items()}
-    assert run(changed(JSON, tmp_path, of_amd)).gpu_energy_j == 5120.0
+    for vendor in ("amd_", ""):  # none in the first versions that had energy
+        renamed = {key.replace("nvidia_", vendor): value for key, value in change.items()}
+        assert run(changed(JSON, tmp_path, renamed)).gpu_energy_j == 5120.0
 
 
 def test_an_earlier_version_gives_means_and_rates(tmp_path: Path) -> None:
