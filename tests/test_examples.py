@@ -87,3 +87,5 @@ def test_every_new_image_is_measured_once_and_a_regression_fails(tmp_path: Path)
     assert machine.run("d", suite=130) == (130, [suite.format("d")])  # stopped: the next run tries again
     assert machine.run("d", suite=1) == (1, [suite.format("d"), track])  # a config failed: told, and tried again
     assert machine.run("d") == (0, [suite.format("d"), track])
+    (results / "measured-nightly.txt").write_text("repo/engine@sha256:a\n")
+    assert machine.run("b", suite=1) == (1, [suite.format("b"), track])  # the second does not start, and is compared

@@ -44,7 +44,8 @@ if ((status == 0)); then
 elif ((status != 1)); then
     exit "$status" # stopped, or misconfigured: the next run tries again
 fi
-if [[ ! -e $done_file ]] || (($(wc -l <"$done_file") < 2)); then
+touch "$done_file"
+if (($(wc -l <"$done_file") + status < 2)); then # one that failed (1) is none of them, and is compared too
     echo "$image: the first that was measured, there is nothing to compare with yet"
     exit "$status"
 fi

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from pipeline.errors import ConfigError
+from pipeline.former_names import present_name
 from pipeline.grouping import grouped
 from pipeline.importers import inferencex, mlenergy
 from pipeline.importers.composed import compose_study
@@ -52,8 +53,10 @@ def public(store: Store, tool: str, models: Collection[str]) -> Public:
     stored = [row for name in store.studies() for row in store.rows(name) if row.source_tool == tool]
     if stored:
         studies = ", ".join(sorted({row.study_id for row in stored}))
-        good = tuple(row for row in usable(stored) if row.model in models)
-        return Public(tool, good, frozenset(row.model for row in stored), f"{len(stored)} rows of {studies}")
+        good = tuple(row for row in usable(stored) if present_name(row.model) in models)
+        return Public(
+            tool, good, frozenset(present_name(row.model) for row in stored), f"{len(stored)} rows of {studies}"
+        )
     if tool != mlenergy.TOOL:
         raise ConfigError(f"against {tool}: no point of it was imported; first: tpw import {tool} agg_*.json")
     by_model = grouped(mlenergy.read(read_file(mlenergy.shipped())).reported, lambda each: checkpoint(each.model)[0])

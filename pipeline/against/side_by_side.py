@@ -13,6 +13,7 @@ from itertools import pairwise
 from statistics import fmean
 
 from pipeline.against.public import INTERACTIVITY, Public
+from pipeline.former_names import present_name
 from pipeline.grouping import grouped
 from pipeline.importers.model_name import choices
 from pipeline.record import Row
@@ -128,8 +129,8 @@ def _why_not_ours(row: Row, latency: str, asked: Asked) -> str | None:
 
 def _candidates(row: Row, public: Public, asked: Asked) -> tuple[list[Row], str | None]:
     """The published points of a row's case; where there are none, by which condition the last of them fell."""
-    if row.model not in public.models:
-        return [], f"no public point of model={row.model}; there are: {', '.join(sorted(public.models))}"
+    if present_name(row.model) not in public.models:
+        return [], f"no public point of model={present_name(row.model)}; there are: {', '.join(sorted(public.models))}"
     left = list(public.rows)
     for name, value_of, fits in _conditions(asked):
         kept = [each for each in left if fits(value_of(row), value_of(each))]
@@ -149,7 +150,7 @@ def _conditions(asked: Asked) -> list[tuple[str, Callable[[Row], object], Callab
         return max(ratio, 1 / ratio) <= 1 + asked.tolerance
 
     conditions: list[tuple[str, Callable[[Row], object], Callable[[object, object], bool]]] = [
-        ("model", lambda row: row.model, _same),
+        ("model", lambda row: present_name(row.model), _same),
         ("hardware", lambda row: row.hardware, _same),
         (PRECISION, precision, _same),
         ("isl_tokens", lambda row: row.isl_tokens, near),

@@ -12,6 +12,7 @@ from pipeline.against.side_by_side import FIGURES, Asked, Placed, Refused, preci
 from pipeline.cli.table import number
 from pipeline.config_text import label, shared_text
 from pipeline.errors import ConfigError
+from pipeline.former_names import present_name
 from pipeline.grouping import grouped
 from pipeline.importers import mlenergy
 from pipeline.store import Store
@@ -61,12 +62,21 @@ def against(
     """
     if not 0 <= asked.tolerance < float("inf"):
         raise ConfigError(f"tolerance={asked.tolerance:g}: of lengths; write a number from 0, e.g. 0.25")
-    ours = [row for study in studies for row in store.rows(study)]
-    points = public(store, tool, {row.model for row in ours})
+    every = [row for study in studies for row in store.rows(study)]
+    ours = list({row.row_id: row for row in every}.values())  # merged folders may hold copies
+    points = public(store, tool, {present_name(row.model) for row in ours})
     placed, refused = side_by_side(ours, points, asked)
     if as_json:
         print(json.dumps(_json(points, placed, refused), indent=1))
-        return
+    else:
+        _print(console, points, placed, refused)
+    if not placed:
+        raise ConfigError(
+            f"against {tool}: none of {len(refused)} rows has a public counterpart, for the reasons above"
+        )
+
+
+def _print(console: Console, points: Public, placed: Sequence[Placed], refused: Sequence[Refused]) -> None:
     for table in _tables(placed, points):
         console.print(table)
     counts = Counter(each.reason for each in refused)
@@ -74,10 +84,6 @@ def against(
         first = next(each.row.row_id for each in refused if each.reason == reason)
         more = f" and {count - 1} more" if count > 1 else ""
         console.print(f"refused, row {first}{more}: {reason}", soft_wrap=True, highlight=False, markup=False)
-    if not placed:
-        raise ConfigError(
-            f"against {tool}: none of {len(refused)} rows has a public counterpart, for the reasons above"
-        )
 
 
 def _tables(placed: Sequence[Placed], points: Public) -> list[Table]:

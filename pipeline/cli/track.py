@@ -15,6 +15,8 @@ Given = Annotated[list[str] | None, typer.Argument(help="study ids, or patterns 
 Side = "engine version, or KEY=VALUE (repeatable): driver_version, image, hardware, plan, gpu_uuids, study_id ..."
 Where = Annotated[list[str] | None, typer.Option("--where", help="KEY=VALUE: only rows of this condition; repeatable")]
 
+TOLERANCE = 0.25
+
 
 def track(  # noqa: PLR0913, PLR0917  # an option each
     studies: Given = None,
@@ -35,7 +37,7 @@ def track(  # noqa: PLR0913, PLR0917  # an option each
         typer.Option(help="instead: rows beside this tool's published points (docs/import.md)"),
     ] = None,
     boundary: Annotated[Literal["gpu", "facility"], typer.Option(help="with --against")] = "gpu",
-    tolerance: Annotated[float, typer.Option(help="with --against: of ISL and OSL")] = 0.25,
+    tolerance: Annotated[float, typer.Option(help="with --against: of ISL and OSL")] = TOLERANCE,
     allow_random_weights: Annotated[
         bool, typer.Option("--allow-random-weights", help="with --against: place rows of random weights too")
     ] = False,
@@ -66,6 +68,11 @@ def track(  # noqa: PLR0913, PLR0917  # an option each
         )
         place(terminal(), store, against, of, asked_of_points, as_json=as_json)
         return
+    if boundary != "gpu" or tolerance != TOLERANCE or allow_random_weights:
+        raise ConfigError(
+            "--boundary, --tolerance and --allow-random-weights: are about published points; add --against, or leave "
+            "them out (--where boundary=... restricts the rows)"
+        )
     from pipeline.choose.decision import plain
     from pipeline.choose.owed import owed
     from pipeline.cli.tracked import print_tracking

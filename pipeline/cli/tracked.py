@@ -1,6 +1,6 @@
 """What was found over releases as a person reads it: gains, where they come from, steps, and what is missing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -66,7 +66,7 @@ def _attribution(found: AttributionFound) -> Iterator[str]:
     parts = " x ".join(
         f"{each.factor} {'not measured' if each.gain is None else number(each.gain.ratio, 4)}" for each in found.factors
     )
-    yield f"  {number(found.total.ratio, 4)} = {parts}, changed in this order"
+    yield f"  {number(found.total.ratio, 4)} = {parts}, changed in this order; plain means over starts"
     for factor in found.factors:
         yield f"    {factor.factor}: {ratio_text(factor.gain)}"
     for pair in found.interactions:
@@ -143,13 +143,21 @@ def _steps(series: tuple[SeriesFound, ...]) -> Table:
             _change(change.ratio),
             f"{_change(change.low)} to {_change(change.high)}",
             _change(change.remaining_ratio),
-            release_text(change.last_good),
-            release_text(change.first_bad),
+            _apart(change.last_good, change.changed),
+            _apart(change.first_bad, change.changed),
             " ".join(change.changed),
             style="red" if max(change.ratio, change.remaining_ratio) < 1 else None,
         )
     table.caption = f"and {len(steps) - MAX_SHOWN} more" if len(steps) > MAX_SHOWN else None
     return table
+
+
+def _apart(found: ReleaseFound, changed: Sequence[str]) -> str:
+    """A release of one engine with what tells it from the other, for a narrow cell."""
+    parts = [found.engine_version or "(version unknown)"]
+    parts += [f"driver {found.driver_version}"] if "driver_version" in changed else []
+    parts += [short(found.image)] if found.image and "engine_version" not in changed and "image" in changed else []
+    return " ".join(parts)
 
 
 def change_text(change: ChangeFound) -> str:
@@ -206,8 +214,8 @@ def _left_out(found: Tracking) -> Iterator[str]:
     """Rows and cases that were not compared."""
     if found.num_copies:
         yield f"{found.num_copies} rows were there twice, and count once"
-    for row_id, why in list(found.rejected.items())[:MAX_SHOWN]:
-        yield f"left out: row {row_id}: {why}"
+    for record_id, why in list(found.rejected.items())[:MAX_SHOWN]:
+        yield f"left out: {record_id}: {why}"
     if len(found.rejected) > MAX_SHOWN:
         yield f"  and {len(found.rejected) - MAX_SHOWN} more rows were left out"
     for unlike in found.unlike[:MAX_SHOWN]:

@@ -2,8 +2,8 @@
 
 Keys: schema 1.4 of AIPerf 0.13, and its docs/metrics-reference.md; every metric carries its unit, which is read and
 never assumed. The JSON says model and load; the other two do not. Warm-up is left out, as AIPerf does. GPU energy is
-the difference of the boards' counters, or integrated power, over every NVIDIA GPU that its collectors see, up to 0.7 s
-longer than the requests. A time between chunks (`inter_chunk_latency`) is not our ITL, `inter_token_latency` is TPOT.
+the difference of the boards' counters, or integrated power, over every GPU that its collectors see, up to 0.7 s longer
+than the requests. A time between chunks (`inter_chunk_latency`) is not our ITL, `inter_token_latency` is TPOT.
 """
 
 import re
@@ -23,6 +23,9 @@ UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "sec": 1.0, "s": 1.0, "seconds": 
 UNITS_J = {"J": 1.0, "joules": 1.0, "kJ": 1e3, "MJ": 1e6}
 COUNTS = {"tokens": 1.0, "requests": 1.0, "count": 1.0, "": 1.0}
 RATES = {"tokens/sec": 1.0, "tokens/s": 1.0, "requests/sec": 1.0, "requests/s": 1.0}
+
+VENDORS = ("nvidia_", "amd_", "")
+"""Whose boards' energy it may have, under tags of their own; the first versions that had it named no vendor."""
 
 LATENCIES = {"ttft": "time_to_first_token", "tpot": "inter_token_latency", "e2e": "request_latency"}
 
@@ -68,7 +71,8 @@ def read(file: ForeignFile) -> Read:
            output_tokens / duration_s, _value(run, "output_token_throughput", "avg", RATES), within=0.5)  # fmt: skip
     phase, load_note = _phase(run)
     gpu_name, num_gpus = _gpus(run)
-    energy_j = _value(run, "nvidia_total_gpu_energy", "avg", UNITS_J)
+    vendor = next((name for name in VENDORS if run.value(f"{name}total_gpu_energy") is not None), VENDORS[0])
+    energy_j = _value(run, f"{vendor}total_gpu_energy", "avg", UNITS_J)
     latencies_s, unmapped = _latencies_s(run)
     started, clock = _started(run, file)
     one = Reported(
@@ -96,7 +100,7 @@ def read(file: ForeignFile) -> Read:
         input_tokens_per_s=input_tokens / duration_s if input_tokens else None,
         latencies_s=latencies_s,
         gpu_energy_j=energy_j if energy_j and energy_j > 0 else None,
-        output_tokens_per_joule=run.number("nvidia_output_tokens_per_joule", "avg"),
+        output_tokens_per_joule=run.number(f"{vendor}output_tokens_per_joule", "avg"),
         notes=(clock, "ITL: theirs is between chunks, whatever these hold", *load_note, *unmapped),
     )
     return Read((one,))
@@ -167,7 +171,10 @@ def _phase(run: Document) -> tuple[Document, list[str]]:
     counted = [each for each in phases if isinstance(each, dict) and not each.get("exclude_from_results")]
     if len(counted) != 1:
         return Document(run.where, None), [f"load: of {len(counted)} phases, no single one"]
-    return Document(run.where, counted[0]), []
+    phase = Document(run.where, counted[0])
+    kind = phase.text("type")
+    is_other = _rate(phase) is not None and not phase.count("concurrency") and kind not in {None, "poisson"}
+    return phase, [f"load: arrivals of type {kind}, taken for a Poisson process"] if is_other else []
 
 
 def _rate(phase: Document) -> float | None:

@@ -6,6 +6,7 @@ Milliseconds are in the names. A statistic of nothing is written as 0. TensorRT-
 of its GPUs. `--save-detailed` adds a list per request, from which percentiles that were not asked for are computed.
 """
 
+from collections.abc import Set
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,7 +33,7 @@ STATISTICS = (("p50", "median", 50), ("p99", "p99", 99))
 
 def recognises(file: ForeignFile) -> bool:
     """Whether a file is such a result."""
-    return isinstance(file.content, dict) and file.content.keys() >= REQUIRED
+    return any(isinstance(each, dict) and each.keys() >= REQUIRED for _, each in _entries(file))
 
 
 def dialect(content: dict[str, Any]) -> str:
@@ -47,21 +48,41 @@ def dialect(content: dict[str, Any]) -> str:
 
 
 def read(file: ForeignFile) -> Read:
-    """Read a result, which holds one measurement.
+    """Read a result, or the results of several runs that --append-result wrote to one file; the good ones are kept.
 
     Raises:
-        ConfigError: If it is no such result, or lacks what a row needs.
+        ConfigError: If there is none, or the only one lacks what a row needs.
     """
     if not recognises(file):
         keys = file.content.keys() if isinstance(file.content, dict) else set()
-        raise ConfigError(
-            f"{file.path}: is no result of benchmark_serving: it has no {', '.join(sorted(REQUIRED - keys))}; give the "
-            "file of --save-result"
-        )
-    result = Document(str(file.path), file.content)
-    tool = dialect(file.content)
+        raise ConfigError(_no_result(str(file.path), keys))
+    results, rejected = [], []
+    for place, content in _entries(file):
+        try:
+            results.append(_result(file, Document(f"{file.path}{place}", content), f"{file.path.name}{place}"))
+        except ConfigError as error:
+            if not place:
+                raise
+            rejected.append(str(error))
+    return Read(tuple(results), tuple(rejected))
+
+
+def _entries(file: ForeignFile) -> list[tuple[str, Any]]:
+    """Every run of a file, with its place in it."""
+    if file.kind == "json" and not isinstance(file.content, list):
+        return [("", file.content)]
+    return [(f"[{number}]", each) for number, each in enumerate(file.content)]
+
+
+def _result(file: ForeignFile, result: Document, source: str) -> Reported:
+    keys = result.content.keys() if isinstance(result.content, dict) else set()
+    if not keys >= REQUIRED:
+        raise ConfigError(_no_result(result.where, keys))
+    if ramp := result.text("ramp_up_strategy"):
+        raise ConfigError(f"{result.where}: ramp_up_strategy={ramp}: its load changed all the time: a row is of one")
+    tool = dialect(result.content)
     duration_s = result.positive("duration")
-    completed = round(result.positive("completed"))
+    completed = result.positive_count("completed")
     output_tokens, input_tokens = result.number("total_output_tokens"), result.positive("total_input_tokens")
     output_tokens = output_tokens or 0.0
     agrees(result.where, "total_output_tokens / duration and output_throughput",
@@ -69,11 +90,12 @@ def read(file: ForeignFile) -> Read:
     concurrency, rate = result.count("max_concurrency"), _rate(result)
     energy = _energy(result)
     started, clock = _started(result, file, duration_s)
-    one = Reported(
+    burstiness = result.number("burstiness")
+    return Reported(
         tool=tool,
-        where=str(file.path),
-        source=file.path.name,
-        digest=digest("benchmark-serving", [file.content.get(key) for key in FIGURES]),
+        where=result.where,
+        source=source,
+        digest=digest("benchmark-serving", [result.value(key) for key in FIGURES]),
         started=started,
         model=result.text("model_id") or "",
         engine="trtllm" if energy and tool == TRTLLM else None,
@@ -95,10 +117,19 @@ def read(file: ForeignFile) -> Read:
             clock,
             "ITL: theirs is between chunks, whatever these hold",
             *((f"request rate {rate:g}/s under a cap of {concurrency} in flight",) if rate and concurrency else ()),
+            *(
+                (f"burstiness {burstiness:g}: taken for a Poisson process",)
+                if rate and burstiness not in {None, 1}
+                else ()
+            ),
         ),
         **energy,
     )
-    return Read((one,))
+
+
+def _no_result(where: str, keys: Set[str]) -> str:
+    missing = ", ".join(sorted(REQUIRED - keys))
+    return f"{where}: is no result of benchmark_serving: it has no {missing}; give the file of --save-result"
 
 
 def _failed(result: Document, completed: int) -> int | None:
@@ -140,11 +171,11 @@ def _detailed_s(result: Document) -> dict[str, list[float]]:
         return {}
     try:
         requests = [
-            (float(ttft), float(np.sum(itl)), int(tokens))
+            (float(ttft), float(np.sum(itl)), float(tokens))
             for ttft, itl, tokens in zip(*lists, strict=True)
             if tokens and ttft
         ]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(
             f"{result.where}: ttfts, itls and output_lens are not lists of numbers of one length"
         ) from error

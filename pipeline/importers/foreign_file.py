@@ -42,7 +42,7 @@ class ForeignFile:
 
 
 def read_file(path: Path, fix: str = ANY_TOOL) -> ForeignFile:
-    """Read a file of JSON, lines of JSON, or comma-separated values (`.csv`).
+    """Read a file of JSON, lines of JSON (whatever its name), or comma-separated values (`.csv`).
 
     Args:
         path: The file.
@@ -73,7 +73,12 @@ def _parsed(path: Path, data: bytes) -> tuple[Literal["json", "jsonl", "csv"], A
         return "csv", list(csv.reader(data.decode("utf-8-sig").splitlines()))
     if path.suffix.lower() == ".jsonl":
         return "jsonl", [json.loads(line) for line in data.splitlines() if line.strip()]
-    return "json", json.loads(data)
+    try:
+        return "json", json.loads(data)
+    except json.JSONDecodeError as error:
+        if not error.msg.startswith("Extra data"):
+            raise
+        return "jsonl", [json.loads(line) for line in data.splitlines() if line.strip()]  # appended, run by run
 
 
 def digest(tool: str, figures: Any) -> str:
@@ -142,6 +147,17 @@ class Document:
         if found > MAX_NEEDED:
             raise self._too_large(MAX_NEEDED, *keys)
         return found
+
+    def positive_count(self, *keys: str) -> int:
+        """A count above 0.
+
+        Raises:
+            ConfigError: If there is none, it is no whole number, or absurdly large.
+        """
+        found = self.positive(*keys)
+        if found != round(found):
+            raise ConfigError(f"{self.where}: {'.'.join(keys)}={found:g}: is a count, and no whole number")
+        return round(found)
 
     def positive_ns(self, *keys: str) -> int:
         """Nanoseconds since 1970, whole.

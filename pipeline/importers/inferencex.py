@@ -62,11 +62,12 @@ def _point(file: ForeignFile, point: Document, source: str) -> Reported:
         agrees(point.where, f"1 / {statistic}_tpot and {statistic}_intvty", tpot_s and 1 / tpot_s, per_s)
     num_gpus, num_output_gpus = _num_gpus(point)
     output_tokens_per_s = point.positive("output_tput_per_gpu") * num_output_gpus
-    total_tokens_per_s = point.positive("tput_per_gpu") * num_gpus
+    input_tokens_per_s = point.positive("tput_per_gpu") * num_gpus - output_tokens_per_s
+    _check_throughput(point, output_tokens_per_s, input_tokens_per_s, num_gpus)
     framework, image = point.text("framework") or "", point.text("image") or ""
     engine = _engine(framework)
     version = point.text("engine_version") or _version(framework, image)  # the first in points of our own export
-    energy, notes = _energy(point)
+    energy, notes = _energy(point, num_gpus)
     notes = [*notes, "time: the file's", "ITL: theirs is between chunks", "KV cache format and batching: not said"]
     if version is None:
         notes.append(f"engine version: not told by image {image or '(none)'}")
@@ -87,11 +88,13 @@ def _point(file: ForeignFile, point: Document, source: str) -> Reported:
         hardware=point.text("decode_hw") or point.text("hw"),
         num_gpus=num_gpus,
         axes=_axes(point) | router,
+        # Before December 2025 a disaggregated point says how many GPUs, and not how its engines are split.
+        has_parallelism=not _is_split(point) or bool(point.count("decode_tp") or point.count("prefill_tp")),
         concurrency=point.count("conc"),
         isl_tokens=point.count("isl"),  # None before December 2025: they were in the name of the artifact
         osl_tokens=point.count("osl"),
         output_tokens_per_s=output_tokens_per_s,
-        input_tokens_per_s=total_tokens_per_s - output_tokens_per_s,
+        input_tokens_per_s=input_tokens_per_s,
         latencies_s=latencies_s,
         notes=tuple(notes),
         **energy,
@@ -111,10 +114,32 @@ def _check(point: Document) -> None:
     if point.value("isl") is None and point.text("scenario_type"):
         kind = point.text("scenario_type")
         raise ConfigError(f"{point.where}: {kind}: its requests have no nominal lengths, so there is no case to join")
-    point.positive("conc")
+    point.positive_count("conc")
     hw, prefill_hw = point.text("decode_hw"), point.text("prefill_hw")
     if hw != prefill_hw:
         raise ConfigError(f"{point.where}: prefill on {prefill_hw} and decode on {hw}: a row is of one type of GPU")
+
+
+def _check_throughput(point: Document, output_per_s: float, input_per_s: float, num_gpus: int) -> None:
+    """Check that the three rates are of the GPUs that they are taken to be of: each is divided by its own.
+
+    Raises:
+        ConfigError: If they cannot be.
+    """
+    if input_per_s < 0:
+        raise ConfigError(
+            f"{point.where}: units in doubt: {output_per_s:g} output tokens/s are more than all of tput_per_gpu x "
+            f"{num_gpus} GPUs"
+        )
+    num_input_gpus = point.count("num_prefill_gpu") if _is_split(point) else num_gpus
+    if num_input_gpus:
+        said = point.latency_s("input_tput_per_gpu", unit_s=num_input_gpus)  # above 0, or None
+        agrees(point.where, "tput_per_gpu less output_tput_per_gpu, and input_tput_per_gpu", input_per_s, said)
+
+
+def _is_split(point: Document) -> bool:
+    """Whether rates and degrees are by role: over several nodes; disaggregated ones since 17 November 2025."""
+    return bool(point.value("is_multinode") or (point.value("disagg") is True and point.value("num_decode_gpu")))
 
 
 def _num_gpus(point: Document) -> tuple[int, int]:
@@ -123,23 +148,23 @@ def _num_gpus(point: Document) -> tuple[int, int]:
     Raises:
         ConfigError: If a degree of parallelism is missing.
     """
-    if point.value("is_multinode"):
+    if _is_split(point):
         prefill, decode = point.count("num_prefill_gpu") or 0, point.count("num_decode_gpu") or 0
         if not prefill + decode:
             raise ConfigError(f"{point.where}: num_prefill_gpu and num_decode_gpu are not there")
         return prefill + decode, decode or prefill
-    num_gpus = round(point.positive("tp")) * (point.count("pp") or 1) * (point.count("pcp_size") or 1)
+    num_gpus = point.positive_count("tp") * (point.count("pp") or 1) * (point.count("pcp_size") or 1)
     return num_gpus, num_gpus
 
 
 def _axes(point: Document) -> dict[str, Any]:
     """Its settings of the engine; of a disaggregated deployment those of the decode engines, the rest as knobs."""
-    is_split = bool(point.value("is_multinode"))
-    prefix = "decode_" if is_split else ""
+    is_split = _is_split(point)
+    prefix = ("decode_" if point.count("num_decode_gpu") else "prefill_") if is_split else ""
     dcp_size = point.count(f"{prefix}dcp_size") or 1
-    spec = point.text("spec_decoding")
+    spec = point.text("spec_decoding") or ("mtp" if point.value("mtp") == "on" else None)  # the latter before December
     axes: dict[str, Any] = {
-        "parallelism.tp": point.count(f"{prefix}tp") or (point.count("prefill_tp") if is_split else None),
+        "parallelism.tp": point.count(f"{prefix}tp"),
         "parallelism.pp": point.count(f"{prefix}pp"),
         "parallelism.cp": point.count(f"{prefix}pcp_size"),
         "parallelism.ep": point.count(f"{prefix}ep"),
@@ -169,13 +194,19 @@ def _version(framework: str, image: str) -> str | None:
     return found[1] if found and framework in ENGINES else None
 
 
-def _energy(point: Document) -> tuple[dict[str, Any], list[str]]:
-    """What its power block says, or the facility; and what could not be used."""
+def _energy(point: Document, num_gpus: int) -> tuple[dict[str, Any], list[str]]:
+    """What its power block says, or the facility; and what could not be used.
+
+    Raises:
+        ConfigError: If the block has no watts or joules, or its watts are of other GPUs than the deployment's.
+    """
     schema = point.number("power_metric_schema_version") or 0
     if point.value("power_valid") != 1 or schema < POWER_SCHEMA:
         has_block = any(str(key).startswith(("avg_power", "joules_per_", "power_valid")) for key in point.content)
         return {"boundary": Boundary.FACILITY}, ["power block: not validated, left out"] if has_block else []
     power_w, energy_j = point.positive("avg_total_gpu_power_w"), point.positive("total_gpu_energy_j")
+    agrees(point.where, f"avg_power_w x {num_gpus} GPUs and avg_total_gpu_power_w",
+           (point.number("avg_power_w") or 0) * num_gpus, power_w)  # fmt: skip
     per_output, per_input = point.number("joules_per_output_token"), point.number("joules_per_input_token")
     per_query = point.number("joules_per_successful_query")
     return {

@@ -94,7 +94,7 @@ def _notes(reported: Reported, model: str, *, is_load_given: bool) -> list[str]:
     is_listed = checkpoint(reported.model)[1] is not None
     is_load_known = reported.concurrency or reported.request_rate_per_s or is_load_given
     return [
-        *([] if is_listed else [f"model: {reported.model} taken for {model}"]),
+        *([] if is_listed else [f"model: {reported.model or '(not said)'} taken for {model}"]),
         *(
             []
             if is_load_known

@@ -106,14 +106,14 @@ def _point(file: ForeignFile, point: Document, source: str) -> Reported:
     task = point.text("task") or ""
     if point.value("energy_per_token_joules") is None:
         raise ConfigError(f"{point.where}: task {task} has no energy_per_token_joules: it is not of tokens")
-    num_gpus, batch = round(point.positive("num_gpus")), round(point.positive("max_num_seqs"))
-    tokens_per_s, power_w = point.positive("output_throughput_tokens_per_sec"), point.positive("avg_power_watts")
-    joules = point.positive("energy_per_token_joules")
+    joules, tokens_per_s = point.positive("energy_per_token_joules"), point.positive("output_throughput_tokens_per_sec")
+    num_gpus, batch = point.positive_count("num_gpus"), point.positive_count("max_num_seqs")
+    power_w = _said_or(point, "avg_power_watts", joules * tokens_per_s)
     agrees(point.where, "energy_per_token_joules x output_throughput_tokens_per_sec and avg_power_watts",
            joules * tokens_per_s, power_w)  # fmt: skip
     data_parallel, expert_parallel = point.count("data_parallel") or 1, point.count("expert_parallel") or 1
     mean_batch, precision = point.positive("avg_batch_size"), point.text("weight_precision")
-    osl_mean_tokens = point.positive("avg_output_len")
+    osl_mean_tokens = _said_or(point, "avg_output_len", (point.number("energy_per_request_joules") or 0) / joules)
     model, gpu = point.text("model_id") or "", point.text("gpu_model") or ""
     isl_note = (
         f"ISL: not published; {ISL_TOKENS[task]} is declared for {task}" if task in ISL_TOKENS else "ISL: not published"
@@ -126,7 +126,7 @@ def _point(file: ForeignFile, point: Document, source: str) -> Reported:
         digest=digest(TOOL, [model, task, gpu, num_gpus, batch, data_parallel, expert_parallel, f"{tokens_per_s:.3g}"]),
         started=file.modified,
         model=model,
-        weights=WEIGHTS.get(precision or "", ""),
+        weights=None if precision is None else WEIGHTS.get(precision, ""),  # None: the checkpoint's name has to tell
         weights_said=f"weight_precision={precision}",
         engine="vllm",
         gpu_name=None,
@@ -151,3 +151,12 @@ def _point(file: ForeignFile, point: Document, source: str) -> Reported:
             "time: the file's",
         ),
     )
+
+
+def _said_or(point: Document, key: str, follows: float) -> float:
+    """A figure, or where the first build of leaderboard v3 left it out, what follows from the others.
+
+    Raises:
+        ConfigError: If it is not above 0, or nothing follows either.
+    """
+    return follows if point.value(key) is None and follows > 0 else point.positive(key)

@@ -105,6 +105,10 @@ class Reported:
         Raises:
             ConfigError: If they cannot.
         """
+        figures = {**{name: getattr(self, name) for name in self.__dataclass_fields__}, **self.latencies_s}
+        for name, figure in figures.items():
+            if isinstance(figure, int | float) and figure < 0:
+                raise ConfigError(f"{self.where}: {name}={figure:g}: is below 0, which nothing measured can be")
         tpot_s, ttft_s, e2e_s = (self.latencies_s.get(f"{name}_p50_s") for name in ("tpot", "ttft", "e2e"))
         users = self.concurrency or self.num_in_flight
         if tpot_s and users and self.output_tokens_per_s * tpot_s > MAX_TOKENS_PER_TPOT * users:

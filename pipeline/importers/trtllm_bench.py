@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.importers.foreign_file import Document, ForeignFile, read_file
-from pipeline.importers.reported import Read, Reported
+from pipeline.importers.reported import Read, Reported, agrees
 
 TOOL = "trtllm-bench"
 
@@ -50,10 +50,12 @@ def read(file: ForeignFile) -> Read:
     _check(file)
     report = Document(str(file.path), file.content)
     duration_s = report.positive("performance", "total_latency_ms") * 1e-3
-    num_requests = round(report.positive("request_info", "num_requests"))
+    num_requests = report.positive_count("request_info", "num_requests")
     isl_mean_tokens = report.positive("request_info", "avg_input_length")
     osl_mean_tokens = report.positive("request_info", "avg_output_length")
     output_tokens, input_tokens = round(osl_mean_tokens * num_requests), round(isl_mean_tokens * num_requests)
+    agrees(report.where, "output tokens / total_latency_ms and system_output_throughput_tok_s",
+           output_tokens / duration_s, report.number("performance", "system_output_throughput_tok_s"))  # fmt: skip
     energy_j = report.number("energy", "total_energy_j")
     quantization, dtype = report.text("engine", "quantization"), report.text("engine", "dtype")
     one = Reported(

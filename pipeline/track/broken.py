@@ -33,7 +33,9 @@ def unmeasured(history: History) -> list[tuple[Trial, str]]:
 def _last_starts(history: History) -> list[Trial]:
     """Of every config that has a valid row; one that was stopped from outside says nothing."""
     ended = [
-        trial for trial in history.trials.values() if trial.status not in {TrialStatus.INTERRUPTED, TrialStatus.PRUNED}
+        trial
+        for trial in history.trials.values()
+        if trial.status not in {TrialStatus.INTERRUPTED, TrialStatus.PRUNED} and trial.trial_id not in history.rejected
     ]
     ran = _ran(history)
     return [

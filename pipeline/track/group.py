@@ -206,7 +206,8 @@ class Group:
         notes = []
         if any(gain.difference.is_across_cards for gain in gains) and not self.is_modelled:
             notes.append(
-                f"the sides ran on different cards: intervals are widened by what cards differ by ({self.card.basis})"
+                f"the sides ran on different cards, or unknown ones: intervals are widened by what cards differ by "
+                f"({self.card.basis})"
             )
         if not gains:
             notes.append("no case is on both sides: there is no frozen-config gain")

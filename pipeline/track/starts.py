@@ -76,8 +76,8 @@ class Start:
 
     @property
     def cards(self) -> tuple[str, ...]:
-        """Devices it ran on; of a CPU, and where they are not known, the machine."""
-        return self.row.gpu_uuids or (self.row.host_id or "unknown",)
+        """Devices it ran on; of a CPU the machine. Unknown ones (of imported rows) are no other release's."""
+        return self.row.gpu_uuids or (self.row.host_id or f"unknown, of {self.row.study_id} on {self.release}",)
 
     def meets(self, slo: Slo) -> bool:
         """Whether every window does."""
@@ -90,7 +90,8 @@ class History:
 
     Attributes:
         starts: In order of time.
-        rejected: Reason for each row that was left out, by row id; rows that are merely invalid are none of them.
+        rejected: Reason for each row that was left out, by row id, and for failed starts of no possible time, by trial
+            id; rows that are merely invalid are none of them.
         num_copies: Rows that were there before, the same in all but their study.
         invalid: Rows that are not valid, with their release.
         trials: Every engine start that ended, by id, once.
@@ -152,7 +153,7 @@ def _image(study_json: str) -> str | None:
 
 
 def _rejected(rows: Iterable[Row], trials: Mapping[str, Trial]) -> dict[str, str]:
-    """Rows that are no evidence, and why."""
+    """Rows that are no evidence, and failed starts whose time cannot be, and why."""
     found: dict[str, str] = {}
     now = datetime.now(UTC)
     for row_id, same in grouped(rows, attrgetter("row_id")).items():
@@ -165,22 +166,31 @@ def _rejected(rows: Iterable[Row], trials: Mapping[str, Trial]) -> dict[str, str
             found[row_id] = why
         elif row.output_tokens_per_joule is not None and row.output_tokens_per_joule <= 0:
             found[row_id] = f"output_tokens_per_joule={row.output_tokens_per_joule:g} is not above 0"
-    return found
+    failed = (trial for trial in trials.values() if trial.status.is_failure)
+    return found | {trial.trial_id: f"a failed start: {why}" for trial in failed if (why := _misdated(trial, now))}
+
+
+def _time(record: Row | Trial) -> datetime:
+    """When it began; ValueError where that is no time."""
+    time = datetime.fromisoformat(record.started_utc)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _misdated(record: Row | Trial, now: datetime) -> str | None:
+    """What is wrong with the time of a record; None where nothing is."""
+    try:
+        is_to_come = _time(record) > now + CLOCK_SLACK
+    except ValueError:
+        return f"started_utc={record.started_utc} is no time (ISO 8601)"
+    return f"clocks out of order: started_utc={record.started_utc} has not come yet" if is_to_come else None
 
 
 def _clock(row: Row, trial: Trial, now: datetime) -> str | None:
-    """What is wrong with the times of a row; None where nothing is."""
-    times = []
-    for text in (trial.started_utc, row.started_utc):
-        try:
-            time = datetime.fromisoformat(text)
-        except ValueError:
-            return f"started_utc={text} is no time (ISO 8601)"
-        times.append(time if time.tzinfo else time.replace(tzinfo=UTC))
-    began, opened = times
-    if opened > now + CLOCK_SLACK:
-        return f"clocks out of order: started_utc={row.started_utc} has not come yet"
-    if opened < began - CLOCK_SLACK:
+    """What is wrong with the times of a row and its start; None where nothing is."""
+    why = _misdated(row, now) or _misdated(trial, now)
+    if why is not None:
+        return why
+    if _time(row) < _time(trial) - CLOCK_SLACK:
         return f"clocks out of order: started_utc={row.started_utc} is before its engine's start, {trial.started_utc}"
     return None
 

@@ -18,7 +18,7 @@ from pipeline.track.group import Group, release_found
 from pipeline.track.series import ALPHA, judged, lines_of
 from pipeline.track.sides import KEYS, RELEASE, Sides, Wanted, engine_releases, has, sides, texts, told
 from pipeline.track.starts import History, Start, read_history, release_of
-from pipeline.track.tracking import BrokenFound, GroupFound, RegressionFound, Tracking, UnlikeFound
+from pipeline.track.tracking import BrokenFound, ChangeFound, GroupFound, RegressionFound, Tracking, UnlikeFound
 from pipeline.workload import Slo
 
 
@@ -93,7 +93,8 @@ def track(history: History, slo: Slo, asked: Asked) -> Tracking:
         series = series[num:]
     compared = {case.case_id for each in found for case in each.cases}
     unlike = _unlike([start for start in history.starts if start.case not in compared])
-    if not any(each.cases or each.retuned for each in found):
+    lost = broken(history)
+    if not any(each.cases or each.retuned for each in found) and not (lost and asked.regression is not None):
         raise ConfigError(_nothing(history.starts, chosen, unlike, found))
     return Tracking(
         tool_version=__version__,
@@ -107,7 +108,7 @@ def track(history: History, slo: Slo, asked: Asked) -> Tracking:
         groups=tuple(found),
         unlike=tuple(unlike),
         num_single=single,
-        broken=tuple(_told(broken(history), history)),
+        broken=tuple(_told(lost, history)),
         unmeasured=tuple(_told(unmeasured(history), history)),
         regression_threshold=asked.regression,
         regressions=tuple(_regressions(found, asked.regression)),
@@ -217,16 +218,22 @@ def _told(trials: Sequence[tuple[Trial, str]], history: History) -> list[BrokenF
 
 
 def _regressions(groups: Sequence[GroupFound], threshold: float | None) -> list[RegressionFound]:
-    """Drops of at least the threshold that have not come back to within it."""
+    """Drops of at least the threshold, or that add up to it, that have not come back to within it."""
     if threshold is None:
         return []
     return [
         RegressionFound(label=series.label, load=series.load, change=change)
         for group in groups
         for series in group.series
-        for change in series.changes
-        if max(change.ratio, change.remaining_ratio) <= 1 - threshold
+        for change in _drops(series.changes, 1 - threshold)
     ]
+
+
+def _drops(changes: Sequence[ChangeFound], limit: float) -> list[ChangeFound]:
+    """Steps that are such a drop each; where none is, those that add up to one: a slow decline is a decline."""
+    single = [change for change in changes if max(change.ratio, change.remaining_ratio) <= limit]
+    first = next((place for place, change in enumerate(changes) if change.remaining_ratio <= limit), len(changes))
+    return single or [change for change in changes[first:] if change.ratio < 1]
 
 
 def share(option: str, text: str) -> float:

@@ -194,7 +194,7 @@ class Tracking:
     studies: tuple[str, ...] = column("whose rows were read")
     num_rows: int = column("valid rows that were read")
     num_copies: int = column("rows that were there twice, and count once")
-    rejected: Mapping[str, str] = column("rows that were left out, and why, by row id")
+    rejected: Mapping[str, str] = column("rows and failed starts that were left out, and why, by id")
     told: tuple[str, ...] = column("conditions that the sides were said to differ in")
     slo: Mapping[str, Any] = column("its name, and what it owes, by the keys of conf/slo")
     false_alarm_rate: float = column("probability that any series without a step shows one, each time this is asked")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pipeline.against.side_by_side as side_by_side_module
 from pipeline.against.public import Public
 from pipeline.against.side_by_side import FIGURES, Asked, Placed, side_by_side
 from pipeline.record import Row
@@ -115,6 +116,13 @@ def test_windows_of_one_case_are_one_line_of_their_geometric_mean() -> None:
 )
 def test_what_is_no_apple_has_its_reason(columns: dict[str, Any], said: str) -> None:
     assert said in why(at(0.010, 1.0, **columns))
+
+
+def test_a_row_under_a_former_name_of_the_model_is_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    former = at(0.010, 2.0, model="gptoss")
+    assert why(former).startswith("no public point of model=gptoss")
+    monkeypatch.setattr(side_by_side_module, "present_name", lambda name: {"gptoss": "gpt-oss-120b"}.get(name, name))
+    assert one(former).ratios == pytest.approx(dict.fromkeys(FIGURES, 1.0))
 
 
 def test_lengths_may_differ_by_the_tolerance() -> None:

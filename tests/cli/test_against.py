@@ -1,5 +1,6 @@
 """Our rows beside ML.ENERGY's as they come along, and beside imported points of InferenceX."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,11 @@ def a_row(**columns: Any) -> Row:
 
 def test_a_row_stands_beside_the_leaderboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path)
-    store.append(a_row())
+    row = a_row()
+    store.append(row)
+    store.append(dataclasses.replace(row, study_id="copied"))
     said = json.loads(printed(store, "mlenergy", Asked(), capsys, as_json=True))
+    assert all(len(each["row_ids"]) == 1 for each in said["placed"])
     by_gpus = {each["public_series"].split(" x ")[0]: each for each in said["placed"]}
     alone = by_gpus["1"]
     # Between batch 32 (1744.9 tok/s at 655.9 W, ITL 17.962 ms) and batch 16 (1191.4 tok/s at 609.9 W, 13.226 ms).
@@ -59,6 +63,9 @@ def test_the_recorded_rows_say_what_they_are(capsys: pytest.CaptureFixture[str])
     with pytest.raises(ConfigError, match="none of 8 rows has a public counterpart"):
         against(Console(), store, "mlenergy", ["h100-repeat-llama-3.1-8b-dcc91ecf"], Asked())
     assert "weights=random, theirs are trained: --allow-random-weights" in capsys.readouterr().out.replace("\n", " ")
+    with pytest.raises(ConfigError, match="none of 8 rows has a public counterpart"):
+        against(Console(), store, "mlenergy", ["h100-repeat-llama-3.1-8b-dcc91ecf"], Asked(), as_json=True)
+    assert len(json.loads(capsys.readouterr().out)["refused"]) == 8
 
 
 def test_points_of_inferencex_are_those_that_were_imported(
@@ -71,7 +78,8 @@ def test_points_of_inferencex_are_those_that_were_imported(
         printed(store, "inferencex", Asked(), capsys)
     power = DATA / "inferencex_agg_power.json"
     halved = {name: json.loads(power.read_text())[name] / 2 for name in (
-        "avg_total_gpu_power_w", "total_gpu_energy_j", "joules_per_output_token", "joules_per_input_token",
+        "avg_power_w", "avg_total_gpu_power_w", "total_gpu_energy_j", "joules_per_output_token",
+        "joules_per_input_token",
     )}  # fmt: skip
     slower = halved | {"conc": 16, "median_tpot": 0.01, "median_intvty": 100.0}
     assert tpw("import", power, changed(power, tmp_path, slower)).status == 0

@@ -22,7 +22,8 @@ def test_recorded_rows_of_two_cards_are_compared_with_the_interval_that_cards_ne
     assert (said.status, said.err) == (0, "")
     for part in (
         "evidence=measured, boundary=gpu, weights=random", "before: gpu_uuids=GPU-3a4bf3", "frozen config, mean",
-        "across cards) tokens/J", "3 sets of cards, 2 df: SD 2.9 %", "mind: the sides ran on different cards",
+        "across cards) tokens/J", "3 sets of cards, 2 df: SD 2.9 %",
+        "mind: the sides ran on different cards, or unknown ones",
         "mind: weights=random", "slo=none", "have one side only and are not shown",
     ):  # fmt: skip
         assert part in said.out, part
@@ -69,6 +70,8 @@ def test_json_is_what_was_found_and_nothing_else(years: Path) -> None:
         (["--where", "plan"], ["write KEY=VALUE"]),
         (["--slo", "fast"], ["slo=fast: unknown"]),
         (["h300-*"], ["h300-*"]),
+        (["--boundary", "facility"], ["--boundary", "add --against"]),
+        (["--allow-random-weights"], ["--allow-random-weights", "add --against"]),
         (["h100-llama-3.1-8b"], ["one release only (vllm 0.24.0, driver 580.159.04)"]),
         (
             [

@@ -78,6 +78,9 @@ def test_energy_is_of_every_gpu_that_its_collectors_see(tmp_path: Path) -> None:
     assert (found.gpu_name, found.num_gpus_metered) == ("NVIDIA H100 80GB HBM3", 2)
     in_mj = run(changed(JSON, tmp_path, change | {"nvidia_total_gpu_energy": {"unit": "MJ", "avg": 0.00512}}))
     assert in_mj.gpu_energy_j == pytest.approx(5120.0)
+    for vendor in ("amd_", ""):  # none in the first versions that had energy
+        renamed = {key.replace("nvidia_", vendor): value for key, value in change.items()}
+        assert run(changed(JSON, tmp_path, renamed)).gpu_energy_j == 5120.0
 
 
 def test_an_earlier_version_gives_means_and_rates(tmp_path: Path) -> None:
@@ -95,6 +98,7 @@ def test_an_earlier_version_gives_means_and_rates(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"time_to_first_token.unit": "furlong"}, "units in doubt: time_to_first_token is in 'furlong'; known: ns"),
+        ({"time_to_first_token.p50": -1.0}, "ttft_p50_s=-0.001: is below 0"),
         ({"time_to_first_token.unit": "sec"}, "units in doubt: the median TTFT of 202.2"),
         ({"benchmark_duration.unit": "ms"}, "units in doubt: total_osl / benchmark_duration"),
         ({"total_osl.unit": None}, "units in doubt: total_osl is in None"),
@@ -116,3 +120,9 @@ def test_several_phases_have_no_single_load(tmp_path: Path) -> None:
     found = run(changed(JSON, tmp_path, {"input_config.phases": [*phases, phases[-1]]}))
     assert (found.concurrency, found.request_rate_per_s) == (None, None)
     assert "load: of 2 phases, no single one" in found.notes
+
+
+def test_arrivals_at_even_times_are_no_poisson_process_and_it_says_so(tmp_path: Path) -> None:
+    found = run(changed(JSON, tmp_path, {"input_config.phases": [{"type": "constant", "rate": 4.0}]}))
+    assert (found.concurrency, found.request_rate_per_s) == (None, 4.0)
+    assert "load: arrivals of type constant, taken for a Poisson process" in found.notes

@@ -116,6 +116,10 @@ def test_a_capped_rate_is_a_closed_loop(tmp_path: Path, change: dict[str, Any], 
         ({"total_output_tokens": "many"}, "total_output_tokens='many': is no number"),
         ({"output_throughput": GONE}, "is no result of benchmark_serving: it has no output_throughput"),
         ({"ttfts": [0.1], "itls": [[0.1], [0.2]], "output_lens": [2]}, "are not lists of numbers of one length"),
+        ({"completed": 1e-9}, "completed=1e-09: is a count"),
+        ({"median_tpot_ms": 6.9, "num_prompts": 80, "failed": -1}, "num_failed=-1: is below 0"),
+        ({"ramp_up_strategy": "linear"}, "ramp_up_strategy=linear: its load changed"),
+        ({"ttfts": [10**400], "itls": [[0.1]], "output_lens": [2]}, "are not lists of numbers of one length"),
         ({"ttfts": ["x"], "itls": [[0.1]], "output_lens": [2]}, "are not lists of numbers of one length"),
     ],
 )
@@ -137,6 +141,24 @@ def test_a_clock_that_cannot_be_leaves_the_files_time(tmp_path: Path, change: di
     found = result(changed(GENUINE, tmp_path, change))
     assert "time: the file's, less the run" in found.notes
     assert found.started.year >= 2026
+
+
+def test_bursts_are_no_poisson_process_and_it_says_so(tmp_path: Path) -> None:
+    at_a_rate = {"request_rate": 4.0, "max_concurrency": None}
+    assert not [note for note in result(changed(GENUINE, tmp_path, at_a_rate)).notes if "burst" in note]
+    in_bursts = result(changed(GENUINE, tmp_path, at_a_rate | {"burstiness": 0.5}))
+    assert "burstiness 0.5: taken for a Poisson process" in in_bursts.notes
+
+
+def test_runs_that_were_appended_to_one_file_are_kept_but_for_the_bad_ones(tmp_path: Path) -> None:
+    whole = json.loads(GENUINE.read_text())
+    runs = [whole, whole | {"duration": None}, 7, whole | {"max_concurrency": 16, "date": "20261123-000000"}]
+    path = tmp_path / "appended.json"
+    path.write_text("\n".join(map(json.dumps, runs)))
+    read = benchmark_serving.read(read_file(path))
+    assert [each.concurrency for each in read.reported] == [8, 16]
+    assert read.reported[0].digest == result(GENUINE).digest
+    assert [text.split(": ")[0] for text in read.rejected] == [f"{path}[1]", f"{path}[2]"]
 
 
 def test_failed_requests_are_what_is_missing(tmp_path: Path) -> None:

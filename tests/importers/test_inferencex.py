@@ -83,6 +83,9 @@ def test_a_point_without_power_is_of_the_facility_and_nothing_was_left_out(tmp_p
         ({"conc": "8"}, "conc='8': is no number"),
         ({"hw": GONE}, "is no point of InferenceX: it has no hw"),
         ({"output_tput_per_gpu": None}, "output_tput_per_gpu=None: a row needs"),
+        ({"output_tput_per_gpu": 1000}, "2000 output tokens/s are more than all of tput_per_gpu x 2 GPUs"),
+        ({"input_tput_per_gpu": 1112.14}, "tput_per_gpu less output_tput_per_gpu, and input_tput_per_gpu"),
+        ({"avg_power_w": 822.176}, "avg_power_w x 2 GPUs and avg_total_gpu_power_w: 1644.35 and 822.176"),
         ({"tp": GONE}, "tp=None: a row needs"),
         ({"prefill_hw": "h200", "decode_hw": "h100"}, "prefill on h200 and decode on h100"),
         ({"is_multinode": True}, "num_prefill_gpu and num_decode_gpu are not there"),
@@ -108,18 +111,45 @@ SPLIT = {
     "is_multinode": True, "disagg": True, "framework": "dynamo-trt", "prefill_tp": 4, "prefill_ep": 4,
     "prefill_dp_attention": "true", "prefill_num_workers": 1, "decode_tp": 8, "decode_ep": 8,
     "decode_dp_attention": "true", "decode_num_workers": 2, "num_prefill_gpu": 4, "num_decode_gpu": 16,
+    "output_tput_per_gpu": 50.0, "input_tput_per_gpu": 300.0, "tput_per_gpu": 100.0,
 }  # fmt: skip
 
 
-def test_a_disaggregated_point_counts_output_tokens_over_decode_gpus(tmp_path: Path) -> None:
+def test_a_disaggregated_point_counts_tokens_over_the_gpus_of_their_role(tmp_path: Path) -> None:
     found = point(changed(BARE, tmp_path, SPLIT))
-    bare = json.loads(BARE.read_text())
     assert (found.num_gpus, found.engine, found.engine_version) == (20, "trtllm", None)
-    assert found.output_tokens_per_s == pytest.approx(16 * bare["output_tput_per_gpu"])
+    assert (found.output_tokens_per_s, found.input_tokens_per_s) == (800, 1200)
     axes = {key: value for key, value in found.axes.items() if value is not None}
     assert (axes["parallelism.tp"], axes["parallelism.ep"], axes["parallelism.attention_dp"]) == (8, 8, True)
     assert axes["engine.knobs.inferencex.prefill_tp"] == 4
     assert axes["engine.knobs.inferencex.framework"] == "dynamo-trt"
+
+
+def test_several_nodes_without_roles_are_as_their_only_engines(tmp_path: Path) -> None:
+    alone = {"decode_tp": 0, "decode_ep": 0, "decode_num_workers": 0, "num_prefill_gpu": 16, "num_decode_gpu": 0}
+    rates = {"output_tput_per_gpu": 50.0, "input_tput_per_gpu": 75.0, "tput_per_gpu": 125.0, "prefill_pp": 2}
+    found = point(changed(BARE, tmp_path, SPLIT | alone | rates))
+    assert (found.num_gpus, found.output_tokens_per_s, found.input_tokens_per_s) == (16, 800, 1200)
+    axes = found.axes
+    assert (axes["parallelism.tp"], axes["parallelism.pp"], axes["parallelism.ep"]) == (4, 2, 4)
+
+
+BEFORE_DECEMBER_2025 = {"is_multinode": GONE, "disagg": True, "tp": 20, "mtp": "on", "spec_decoding": GONE}
+"""As utils/process_result.py wrote it from a2f2a544c (17 November) to 93e1b3ca1 (5 December)."""
+
+
+def test_a_disaggregated_point_of_november_2025_has_roles_too(tmp_path: Path) -> None:
+    of_roles = {key: value for key, value in SPLIT.items() if key.endswith(("_gpu", "framework"))}
+    found = point(changed(BARE, tmp_path, BEFORE_DECEMBER_2025 | of_roles))
+    assert (found.num_gpus, found.output_tokens_per_s, found.input_tokens_per_s) == (20, 800, 1200)
+    assert not found.has_parallelism  # of its engines, which is asked for
+    assert found.axes["engine.knobs.speculative_config.decoding_type"] == "mtp"
+
+
+def test_one_that_does_not_say_its_roles_is_in_doubt(tmp_path: Path) -> None:
+    rates = {key: value for key, value in SPLIT.items() if key.endswith("put_per_gpu")}
+    with pytest.raises(ConfigError, match="units in doubt"):
+        point(changed(BARE, tmp_path, BEFORE_DECEMBER_2025 | rates))
 
 
 @pytest.mark.parametrize(

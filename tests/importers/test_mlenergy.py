@@ -49,6 +49,21 @@ def test_a_file_of_a_task_names_the_model_in_each_configuration(tmp_path: Path) 
     assert [each.digest for each in leaderboard(path).reported] == [each.digest for each in leaderboard(JSON).reported]
 
 
+def test_the_first_build_left_out_what_follows_from_the_rest(tmp_path: Path) -> None:
+    content = json.loads(JSON.read_text())
+    later = {"avg_power_watts", "avg_output_len", "p99_itl_ms", "parallelization"}
+    early = [{key: each[key] for key in each.keys() - later} | {"model_id": content["model_id"]}
+             for each in content["configurations"]]  # fmt: skip
+    path = tmp_path / "gpqa.json"
+    path.write_text(json.dumps({"task": "gpqa", "configurations": early}))
+    read, full = leaderboard(path), leaderboard(JSON)
+    assert (len(read.reported), read.rejected) == (5, ())
+    for found, other in zip(read.reported, full.reported, strict=True):
+        assert found.weights is None  # the checkpoint's name tells
+        assert found.power_w == pytest.approx(other.power_w)
+        assert found.osl_mean_tokens == pytest.approx(other.osl_mean_tokens)
+
+
 def test_what_is_no_point_is_rejected_alone(tmp_path: Path) -> None:
     good, *others = json.loads(JSON.read_text())["configurations"]
     bad = [

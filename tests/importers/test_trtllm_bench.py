@@ -121,6 +121,15 @@ def test_what_a_row_cannot_do_without_is_named(
     assert "\n" not in str(refused.value)
 
 
+def test_a_throughput_that_its_tokens_and_time_contradict_is_in_doubt(tmp_path: Path) -> None:
+    report = json.loads((DATA / "trtllm_bench_1_2.json").read_text())
+    report["performance"]["total_latency_ms"] /= 1000  # seconds
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report))
+    with pytest.raises(ConfigError, match="units in doubt: output tokens / total_latency_ms and system_output"):
+        read_report(path)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -93,6 +93,18 @@ def test_the_factors_multiply_up_to_the_total_and_what_was_not_measured_is_null(
     assert sum(corner.output_tokens_per_joule is None for corner in found.corners) == (1 if absent else 0)
 
 
+def test_unknown_cards_are_not_the_same_ones_on_another_release(tmp_path: Path) -> None:
+    built = Builder()
+    for version, value in (("1.0", 1.0), ("1.1", 1.4)):
+        built.start(version, {8: value, 64: 2 * value}, gpu_uuids=(), host_id=None)
+    (group,) = track(history_of(built.store(tmp_path), ["nightly"], Asked()), make_slo(), Asked()).groups
+    assert group.frozen is not None
+    assert group.frozen.is_across_cards
+    assert all(case.gain.is_across_cards for case in group.cases)
+    assert any("different cards, or unknown ones" in note for note in group.notes)
+    assert [series.is_within_cards for series in group.series] == [False] * 3
+
+
 def test_hardware_and_power_state_are_compared_when_told_and_only_then(tmp_path: Path) -> None:
     built = Builder().start("1.0", {8: 1.0})
     capped = Builder(rows=built.rows, trials=built.trials)

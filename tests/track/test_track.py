@@ -98,6 +98,36 @@ def test_a_config_that_no_longer_starts_is_a_regression_of_its_own(tmp_path: Pat
     assert (unsure.broken, unsure.is_regressed) == ((), False)
 
 
+@pytest.mark.parametrize("started_utc", ["2999-01-01T00:00:00+00:00", "yesterday"])
+def test_a_failed_start_of_no_possible_time_is_not_the_last_one(tmp_path: Path, started_utc: str) -> None:
+    built = Builder().start("1.0", {8: 1.0})
+    built.start("1.1", {}, trial={"status": "start_failed", "started_utc": started_utc}).start("1.2", {8: 1.0})
+    found = tracked(built, tmp_path)
+    assert (found.broken, found.is_regressed) == ((), False)
+    assert [why.startswith("a failed start: ") for why in found.rejected.values()] == [True]
+
+
+def test_a_release_on_which_nothing_starts_is_a_regression_with_nothing_to_compare(tmp_path: Path) -> None:
+    built = Builder().start("1.0", {8: 1.0})
+    built.start("1.1", {}, trial={"status": "start_failed", "reasons": ("CUDA error",)})
+    found = tracked(built, tmp_path)
+    assert ([each.release.engine_version for each in found.broken], found.groups) == (["1.1"], ())
+    assert found.is_regressed
+    with pytest.raises(ConfigError, match="one release only"):
+        tracked(built, tmp_path / "unasked", Asked())
+
+
+def test_a_slow_decline_is_a_regression_of_what_it_adds_up_to(tmp_path: Path) -> None:
+    found = tracked(two_years(Planted(levels={12: 0.94, 28: 0.94}), 0), tmp_path, Asked(regression=0.1))
+    overall = [each.change for each in found.regressions if each.load is None]
+    assert [each.ratio > 0.9 for each in overall] == [True, True]
+    assert overall[0].remaining_ratio == pytest.approx(0.94**2, abs=0.02)
+    assert [each.likeliest.engine_version for each in overall] == ["0.12.0", "0.28.0"]
+    assert not tracked(
+        two_years(Planted(levels={12: 0.94, 28: 0.94}), 0), tmp_path / "15", Asked(regression=0.15)
+    ).regressions
+
+
 def test_a_job_that_has_nothing_to_look_at_is_refused(tmp_path: Path) -> None:
     built = Builder().start("1.0", {8: 1.0}).start("1.0", {8: 1.0}, card="GPU-b")
     asked = Asked(before={"gpu_uuids": "GPU-a"}, after={"gpu_uuids": "GPU-b"}, regression=0.03)
