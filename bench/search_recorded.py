@@ -6,17 +6,18 @@ or 256. A config's rows are what any search would have seen; its score is the tr
 
 import dataclasses
 import json
-import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
-from statistics import fmean
 
 from pipeline.config import load_study
 from pipeline.engine_config import EngineConfig
 from pipeline.grouping import grouped
 from pipeline.record import Row, Trial
 from pipeline.resume import stored_study
-from pipeline.score import score, usable
+from pipeline.score import score
+from pipeline.search.anchor import as_on_first_set
 from pipeline.search.climb import Climb
 from pipeline.space import build_space
 from pipeline.store import Store
@@ -66,38 +67,14 @@ class RecordedTruth:
 
 
 def recorded() -> list[RecordedTruth]:
-    """The grid under each SLO."""
-    stored = {name: (STORE.trials(name), STORE.rows(name)) for name in STUDIES}
-    (anchor, _), *_ = sorted(
-        grouped([trial for trials, _ in stored.values() for trial in trials], lambda each: each.config_hash).items(),
-        key=lambda item: -len(item[1]),
-    )
-    levels = {name: _level([row for row in rows if row.config_hash == anchor]) for name, (_, rows) in stored.items()}
-    rows, trials = dict[str, list[Row]](), dict[str, Trial]()
-    held = stored_study(STORE, STUDIES[0])
-    for name, (own_trials, own_rows) in stored.items():
-        for trial in own_trials:
-            if trial.config_hash in trials:
-                continue
-            trials[trial.config_hash] = trial
-            factor = fmean(levels.values()) / levels[name]
-            rows[trial.config_hash] = [
-                dataclasses.replace(
-                    row,
-                    study_id=held.id,
-                    output_tokens_per_joule=row.output_tokens_per_joule and row.output_tokens_per_joule * factor,
-                )
-                for row in own_rows
-                if row.trial_id == trial.trial_id
-            ]
-    trials = {anchor: trials.pop(anchor), **trials}
+    """The grid under each SLO, with tokens per joule as on its first GPU."""
+    every = [trial for name in STUDIES for trial in STORE.trials(name)]
+    anchor = Counter(trial.config_hash for trial in every).most_common(1)[0][0]
+    first = {trial.config_hash: trial for trial in reversed(every)}
+    trials = {anchor: first.pop(anchor), **dict(reversed(first.items()))}
+    held, used = stored_study(STORE, STUDIES[0]), {trial.trial_id for trial in trials.values()}
+    moved = as_on_first_set([row for name in STUDIES for row in STORE.rows(name)], anchor)
+    own = [dataclasses.replace(row, study_id=held.id) for row in moved if row.trial_id in used]
     slos = [load_study([f"slo={name}", "study=bench"]).slo for name in SLOS]
+    rows = grouped(own, attrgetter("config_hash"))
     return [RecordedTruth(dataclasses.replace(held, slo=slo), rows, trials) for slo in slos]
-
-
-def _level(rows: Sequence[Row]) -> float:
-    """Of a GPU, by the anchor's tokens per joule: geometric mean over its loads, each by the mean of its windows."""
-    by_load = grouped(usable(rows), lambda row: row.load)
-    return math.exp(
-        fmean(math.log(fmean(row.output_tokens_per_joule or 0.0 for row in each)) for each in by_load.values())
-    )

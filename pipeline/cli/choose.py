@@ -6,10 +6,11 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.bounds import E2eBound, Percentile, SloName, TpotBound, TtftBound, Where, bounds_of
 from pipeline.cli.show import chosen_study
 from pipeline.cli.terminal import terminal
 from pipeline.errors import ConfigError
@@ -21,17 +22,16 @@ if TYPE_CHECKING:
     from pipeline.workload import Slo
 
 Given = Annotated[list[str] | None, typer.Argument(help="study ids, or patterns such as 'h100-*'; the latest study")]
-Where = Annotated[list[str] | None, typer.Option("--where", help="KEY=VALUE: only rows of this condition; repeatable")]
 
 
 def choose(  # noqa: PLR0913, PLR0917  # an option each
     studies: Given = None,
     where: Where = None,
-    slo: Annotated[str | None, typer.Option(help="choice of conf/slo; else that of the studies")] = None,
-    ttft_s: Annotated[float | None, typer.Option(help="upper bound on time to first token")] = None,
-    tpot_s: Annotated[float | None, typer.Option(help="upper bound on time per output token")] = None,
-    e2e_s: Annotated[float | None, typer.Option(help="upper bound on request sent to last token")] = None,
-    percentile: Annotated[Literal["p50", "p99"], typer.Option(help="of these bounds")] = "p99",
+    slo: SloName = None,
+    ttft_s: TtftBound = None,
+    tpot_s: TpotBound = None,
+    e2e_s: E2eBound = None,
+    percentile: Percentile = "p99",
     min_tokens_per_s_per_user: Annotated[float | None, typer.Option(help="least of the median user")] = None,
     tokens_per_s: Annotated[float | None, typer.Option(help="demand: output tokens/s of all users")] = None,
     requests_per_s: Annotated[float | None, typer.Option(help="demand: requests/s of all users")] = None,
@@ -76,7 +76,7 @@ def choose(  # noqa: PLR0913, PLR0917  # an option each
     store = Store(results_dir)
     pool = comparable(store, named(store, studies or []), conditions(where or []))
     held = [study_of(pool.trials[key]) for key in dict.fromkeys(row.trial_id for row in pool.rows)]
-    bounds = {f"ttft_{percentile}_s": ttft_s, f"tpot_{percentile}_s": tpot_s, f"e2e_{percentile}_s": e2e_s}
+    bounds = bounds_of(percentile, ttft_s, tpot_s, e2e_s)
     bounds["output_tokens_per_s_per_user_min"] = min_tokens_per_s_per_user
     demand = demand_of(pool.rows, tokens_per_s, requests_per_s, profile)
     of_fleets = {

@@ -62,7 +62,8 @@ def plan(overrides: Annotated[list[str] | None, typer.Argument(help="group=choic
     settled_s = max(study.plan.warmup_s, NUM_STEADY_BLOCKS * study.plan.block_s)
     point_s = settled_s + study.plan.windows * (study.plan.window_s + study.plan.check_s)
     start_s, is_adaptive = START_S[study.hardware.kind], study.search.ladder == "adaptive"
-    num_loads = min(TYPICAL_LOADS, len(loads_of(study))) if is_adaptive else len(study.workload.ladder)
+    num_points = len(loads_of(study))
+    num_loads = min(TYPICAL_LOADS, num_points) if is_adaptive else num_points
     budget_s = study.search.ladder_budget_s
     loads_s = num_loads * point_s if budget_s is None else min(num_loads * point_s, max(budget_s, point_s))
     hours = num_trials * (start_s + loads_s) / 3600

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from pipeline.cli.bounds import E2eBound, Percentile, SloName, TpotBound, TtftBound, Where, bounds_of
 from pipeline.cli.choose import conditions, named
 from pipeline.cli.terminal import terminal
 from pipeline.errors import ConfigError
@@ -13,7 +14,6 @@ from pipeline.store import Store
 
 Given = Annotated[list[str] | None, typer.Argument(help="study ids, or patterns such as 'nightly-*'; else all")]
 Side = "engine version, or KEY=VALUE (repeatable): driver_version, image, hardware, plan, gpu_uuids, study_id ..."
-Where = Annotated[list[str] | None, typer.Option("--where", help="KEY=VALUE: only rows of this condition; repeatable")]
 
 TOLERANCE = 0.25
 
@@ -23,11 +23,11 @@ def track(  # noqa: PLR0913, PLR0917  # an option each
     before: Annotated[list[str] | None, typer.Option("--before", help=f"{Side}; else the first release")] = None,
     after: Annotated[list[str] | None, typer.Option("--after", help="likewise; else the last release")] = None,
     where: Where = None,
-    slo: Annotated[str | None, typer.Option(help="choice of conf/slo; else that of the studies")] = None,
-    ttft_s: Annotated[float | None, typer.Option(help="upper bound on time to first token")] = None,
-    tpot_s: Annotated[float | None, typer.Option(help="upper bound on time per output token")] = None,
-    e2e_s: Annotated[float | None, typer.Option(help="upper bound on request sent to last token")] = None,
-    percentile: Annotated[Literal["p50", "p99"], typer.Option(help="of these bounds")] = "p99",
+    slo: SloName = None,
+    ttft_s: TtftBound = None,
+    tpot_s: TpotBound = None,
+    e2e_s: E2eBound = None,
+    percentile: Percentile = "p99",
     fail_on_regression: Annotated[
         str | None,
         typer.Option("--fail-on-regression", help="e.g. 3%: exit 1 if a drop of that size has not come back"),
@@ -89,7 +89,7 @@ def track(  # noqa: PLR0913, PLR0917  # an option each
     )
     history = history_of(store, of, asked)
     held = {trial.study_json: trial for trial in (history.trials[start.row.trial_id] for start in history.starts)}
-    bounds = {f"ttft_{percentile}_s": ttft_s, f"tpot_{percentile}_s": tpot_s, f"e2e_{percentile}_s": e2e_s}
+    bounds = bounds_of(percentile, ttft_s, tpot_s, e2e_s)
     found = compare(history, owed([study_of(trial).slo for trial in held.values()], slo, bounds), asked)
     if as_json:
         print(json.dumps(plain(found), indent=1))

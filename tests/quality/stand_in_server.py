@@ -1,16 +1,16 @@
 """A server of /v1/completions that draws nothing: a made-up language model, with the faults that real servers have."""
 
 import contextlib
-import http.server
 import json
 import math
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from tests.engine.http_server import QuietHandler, served_by
 
 VOCABULARY = tuple("abcdefghij")
 
@@ -74,30 +74,17 @@ class Model:
 def serving(model: Model) -> Iterator[str]:
     """Serve it; yields its address."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802  # the name that http.server looks for
             self._send(200, {"data": [{"id": "made-up"}], "version": "1"})
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802  # likewise
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with contextlib.suppress(BrokenPipeError):  # the client has left
                 self._send(*model.answer(request))
 
         def _send(self, status: int, body: Any) -> None:
-            text = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
+            self.send_body(status, body if isinstance(body, bytes) else json.dumps(body).encode())
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with served_by(Handler) as address:
+        yield address
